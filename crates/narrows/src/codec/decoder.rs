@@ -1,0 +1,225 @@
+//! Frame to tensor.
+
+use super::encoder::csr_alphabet;
+use super::lossless::Joiner;
+use super::stream::StreamReader;
+use crate::error::{Error, Result};
+use crate::frame::header::{self, Content, Header, Limits};
+use crate::frame::stream::{Expected, Order};
+use crate::frame::{self, Cursor};
+use crate::layout::{Csr, Layout, Planes};
+use crate::profile::{Profile, Profiles};
+use crate::quantize::{self, Dequantizer};
+use crate::tensor::{Dtype, Element, Tensor, read_le};
+use half::{bf16, f16};
+
+/// Turns frames into tensors; keeps its buffers, so that decoding again allocates nothing.
+///
+/// Safe on any bytes: a frame that is not what an encoder wrote gives a typed error before memory
+/// beyond the [`Limits`] is taken, and never another tensor (the checksum covers every byte).
+#[derive(Default)]
+pub struct Decoder {
+    limits: Limits,
+    profiles: Profiles,
+    symbols: Vec<u8>,
+    coded: Vec<u8>,
+    wide: Vec<u16>,
+    reader: StreamReader,
+    joiner: Joiner,
+}
+
+/// What the symbols of a quantised frame are.
+pub(crate) struct Symbols<'a> {
+    pub(crate) dequantizer: &'a Dequantizer,
+    pub(crate) planes: Planes,
+    pub(crate) layout: Layout,
+    pub(crate) nonzeros: usize,
+    pub(crate) expected: Expected,
+}
+
+impl<'a> Symbols<'a> {
+    /// What to expect of a frame with this content.
+    pub(crate) fn new(
+        header: &Header,
+        dequantizer: &'a Dequantizer,
+        axis: usize,
+        layout: Layout,
+        nonzeros: usize,
+    ) -> Result<Self> {
+        let elements = header.shape.elements();
+        let planes = Planes::new(&header.shape, axis)?;
+        let levels = usize::from(dequantizer.levels());
+        let expected = match layout {
+            Layout::Natural => Expected { alphabet: levels, order: Order::Natural(elements) },
+            Layout::Planes => Expected { alphabet: levels, order: Order::Planes(planes) },
+            Layout::CsrJoint { rows } | Layout::CsrSeparate { rows } => {
+                let alphabet = csr_alphabet(levels, elements / rows);
+                let length = 2 * nonzeros + rows;
+                let joint = matches!(layout, Layout::CsrJoint { .. });
+                let order = if joint {
+                    Order::Natural(length)
+                } else {
+                    Order::Segments(length, [nonzeros, 2 * nonzeros])
+                };
+                Expected { alphabet, order }
+            }
+        };
+        Ok(Self { dequantizer, planes, layout, nonzeros, expected })
+    }
+}
+
+impl Decoder {
+    /// A decoder with the default limits and no profiles.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same decoder with other limits.
+    #[must_use]
+    pub const fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The same decoder with these profiles.
+    #[must_use]
+    pub fn with_profiles(mut self, profiles: Profiles) -> Self {
+        self.profiles = profiles;
+        self
+    }
+
+    /// The profiles it knows, to add some.
+    pub const fn profiles_mut(&mut self) -> &mut Profiles {
+        &mut self.profiles
+    }
+
+    /// Decode into a new tensor.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode_into`].
+    pub fn decode(&mut self, frame: &[u8]) -> Result<Tensor> {
+        let mut tensor = Tensor::default();
+        self.decode_into(frame, &mut tensor)?;
+        Ok(tensor)
+    }
+
+    /// Decode over `tensor`, reusing its memory where the element type is the same. On an error the
+    /// tensor's contents are unspecified, but it is a valid tensor.
+    ///
+    /// # Errors
+    /// [`Error::Checksum`] or [`Error::Truncated`] if the bytes are not a whole frame, as written;
+    /// [`Error::LimitExceeded`] if the tensor is larger than the limits allow; [`Error::UnknownProfile`]
+    /// if the frame names one this decoder does not have; any header error of [`Error`] otherwise.
+    pub fn decode_into(&mut self, frame: &[u8], tensor: &mut Tensor) -> Result<()> {
+        // What is not a frame at all should be told so, rather than that its checksum is off.
+        header::read(&mut Cursor::new(frame), &self.limits)?;
+        let contents = frame::read_checksum(frame)?;
+        let mut cursor = Cursor::new(contents);
+        let header = header::read(&mut cursor, &self.limits)?;
+        let Tensor { storage, shape } = tensor;
+        let (result, elements) = match header.dtype {
+            Dtype::F32 => {
+                let out = f32::storage(storage);
+                (self.decode_elements(&header, &mut cursor, out), out.len())
+            }
+            Dtype::F16 => {
+                let out = f16::storage(storage);
+                (self.decode_elements(&header, &mut cursor, out), out.len())
+            }
+            Dtype::Bf16 => {
+                let out = bf16::storage(storage);
+                (self.decode_elements(&header, &mut cursor, out), out.len())
+            }
+        };
+        let left = cursor.rest().len() as u64;
+        let result = result.and_then(|()| match left {
+            0 => Ok(()),
+            value => Err(Error::InvalidHeader { what: "bytes after the last stream", value, bound: 0 }),
+        });
+        *shape = if result.is_ok() { header.shape } else { crate::Shape::new(&[elements])? };
+        result
+    }
+
+    fn decode_elements<T: Element>(
+        &mut self,
+        header: &Header,
+        cursor: &mut Cursor<'_>,
+        out: &mut Vec<T>,
+    ) -> Result<()> {
+        let count = header.shape.elements();
+        let width = T::DTYPE.size();
+        out.clear();
+        match &header.content {
+            Content::Raw => {
+                let bytes = cursor.take("elements", count * width)?;
+                out.extend(read_le::<T>(bytes));
+            }
+            Content::Constant => {
+                let bytes = cursor.take("element", width)?;
+                out.extend(read_le::<T>(bytes).cycle().take(count));
+            }
+            Content::Lossless { zeros_left_out, axis, exponents } => {
+                let planes = Planes::new(&header.shape, *axis)?;
+                let how = (*zeros_left_out, *exponents);
+                self.joiner.decode(cursor, &planes, how, &mut self.reader, out)?;
+            }
+            Content::Quantized { dequantizer, axis, layout, nonzeros } => {
+                let profile = match header.profile {
+                    Some(id) => Some(self.profiles.find(id)?.clone()),
+                    None => None,
+                };
+                let map = resolve(dequantizer.as_ref(), profile.as_deref())?;
+                let map = dequantizer.as_ref().unwrap_or(&map);
+                let symbols = Symbols::new(header, map, *axis, *layout, *nonzeros)?;
+                self.decode_symbols(&symbols, profile.as_deref(), cursor)?;
+                quantize::dequantize(map, &self.symbols, &symbols.planes, out);
+            }
+        }
+        Ok(())
+    }
+
+    fn decode_symbols(
+        &mut self,
+        symbols: &Symbols<'_>,
+        profile: Option<&Profile>,
+        cursor: &mut Cursor<'_>,
+    ) -> Result<()> {
+        let Self { reader, coded, wide, .. } = self;
+        let levels = usize::from(symbols.dequantizer.levels());
+        let model = match profile {
+            Some(profile) if usize::from(profile.affine().levels()) == symbols.expected.alphabet => {
+                Some(profile.model())
+            }
+            _ => None,
+        };
+        match symbols.layout {
+            Layout::Natural => {
+                reader.read(cursor, &symbols.expected, model, &mut self.symbols)?;
+            }
+            Layout::Planes => {
+                let header = reader.read(cursor, &symbols.expected, model, coded)?;
+                header.rows.scatter(&symbols.planes, coded, &mut self.symbols);
+            }
+            Layout::CsrJoint { rows } | Layout::CsrSeparate { rows } => {
+                reader.read(cursor, &symbols.expected, None, wide)?;
+                let corrupt = |what| Error::CorruptPayload { chunk: 0, what };
+                let elements = symbols.planes.count() * symbols.planes.positions();
+                Csr::expand(wide, symbols.nonzeros, elements / rows, &mut self.symbols).map_err(corrupt)?;
+                if self.symbols.iter().any(|&symbol| usize::from(symbol) >= levels) {
+                    return Err(corrupt("a value is not a symbol"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The frame's own map, or the profile's.
+pub(crate) fn resolve(inline: Option<&Dequantizer>, profile: Option<&Profile>) -> Result<Dequantizer> {
+    match (inline, profile) {
+        // Only a stand-in: the caller uses the frame's own map by reference.
+        (Some(_), _) => Ok(Dequantizer::PerChannel(Vec::new())),
+        (None, Some(profile)) => Ok(Dequantizer::Tensor(*profile.affine())),
+        (None, None) => Err(Error::InvalidHeader { what: "quantiser from a profile, without one", value: 2, bound: 1 }),
+    }
+}

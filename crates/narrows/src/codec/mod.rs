@@ -1,0 +1,14 @@
+//! From tensor to frame and back: the five steps put together.
+
+mod decoder;
+mod encoder;
+mod inspect;
+mod lossless;
+mod options;
+mod plan;
+mod stream;
+
+pub use decoder::Decoder;
+pub use encoder::{Encoder, Estimate};
+pub use inspect::{Inspection, StreamInspection, inspect};
+pub use options::{CoderChoice, EncodeOptions, LayoutChoice, Reshape, Target};

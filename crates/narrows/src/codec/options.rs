@@ -1,0 +1,129 @@
+//! What a caller can ask of an encoder.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::profile::Profile;
+use crate::quantize::Quantizer;
+use crate::tans;
+
+/// How the reshape dimension of the modified CSR is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reshape {
+    /// Algorithm 1 of the reference work: from large `N` down, until the cost rises.
+    #[default]
+    Algorithm1,
+    /// Every divisor of the number of elements.
+    EveryDivisor,
+}
+
+/// The order of symbols, or `Auto` for the smallest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LayoutChoice {
+    /// Natural or plane order, whichever comes out smaller.
+    #[default]
+    Auto,
+    /// Natural order, one table (order 0).
+    Natural,
+    /// Plane order with neighbour contexts.
+    Planes,
+    /// Modified CSR with a joint table: the reference method.
+    CsrJoint(Reshape),
+    /// Modified CSR with a table each for values, columns and counts.
+    CsrSeparate(Reshape),
+}
+
+/// The entropy coder, or `Auto` for the smallest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CoderChoice {
+    /// rANS, or bit packing where that is smaller.
+    #[default]
+    Auto,
+    /// A fixed number of bits for each symbol.
+    Packed,
+    /// Range asymmetric numeral systems.
+    Rans,
+    /// Tabled asymmetric numeral systems (natural order only).
+    Tans {
+        /// log2 of the number of states, 6 to 12.
+        state_bits: u32,
+    },
+}
+
+/// What to trade bytes for: lanes and chunks decode side by side, and cost about 3 bytes a lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    /// At most about 1 % for lanes and chunks (small frames have at least 4 lanes from 400 bytes on).
+    #[default]
+    Size,
+    /// At most about 2.5 %.
+    Latency,
+}
+
+impl Target {
+    /// The share of a payload that lanes and chunks may cost.
+    pub(crate) const fn overhead(self) -> f64 {
+        match self {
+            Self::Size => 0.01,
+            Self::Latency => 0.025,
+        }
+    }
+}
+
+/// Everything an encoder can be asked; the default is AIQ at 4 bits and the smallest frame.
+///
+/// ```
+/// use narrows::{Clip, EncodeOptions, Quantizer};
+/// let options = EncodeOptions {
+///     quantizer: Quantizer::Aiq { bits: 3, clip: Clip::Percentile(99.9) },
+///     ..EncodeOptions::default()
+/// };
+/// # let _ = options;
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct EncodeOptions {
+    /// How values become symbols. Ignored with a profile, which has a quantiser of its own.
+    pub quantizer: Quantizer,
+    /// The order of symbols. Ignored with a profile.
+    pub layout: LayoutChoice,
+    /// The entropy coder. Ignored with a profile.
+    pub coder: CoderChoice,
+    /// Bytes or speed.
+    pub target: Target,
+    /// The axis that holds the channels, if not [the usual one](crate::Planes::usual_axis).
+    pub axis: Option<usize>,
+    /// Parameters both ends have; frames name it instead of carrying tables.
+    pub profile: Option<Arc<Profile>>,
+}
+
+impl EncodeOptions {
+    /// The default with AIQ at `bits` bits.
+    pub fn bits(bits: u8) -> Self {
+        Self { quantizer: Quantizer::aiq(bits), ..Self::default() }
+    }
+
+    /// The default without loss.
+    pub fn lossless() -> Self {
+        Self { quantizer: Quantizer::Lossless, ..Self::default() }
+    }
+
+    /// The reference method: AIQ at `bits` bits, modified CSR with a joint table, Algorithm 1.
+    pub fn reference(bits: u8) -> Self {
+        Self { layout: LayoutChoice::CsrJoint(Reshape::Algorithm1), coder: CoderChoice::Rans, ..Self::bits(bits) }
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        self.quantizer.check()?;
+        if let CoderChoice::Tans { state_bits } = self.coder {
+            if !tans::STATE_BITS.contains(&state_bits) {
+                let value = f64::from(state_bits);
+                return Err(Error::InvalidOption { what: "log2 of tANS states", value, allowed: "6 to 12" });
+            }
+            if !matches!(self.layout, LayoutChoice::Auto | LayoutChoice::Natural) {
+                let (value, allowed) = (f64::from(state_bits), "with the natural layout only");
+                return Err(Error::InvalidOption { what: "tANS", value, allowed });
+            }
+        }
+        Ok(())
+    }
+}

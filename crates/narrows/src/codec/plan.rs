@@ -1,0 +1,253 @@
+//! A plan for one stream: its model and arrangement, and what it will cost, before a symbol is coded.
+
+use super::options::Target;
+use crate::bits::width_of;
+use crate::frame::stream::{Coder, Order, write_directory, write_form, write_model};
+use crate::frame::varint_length;
+use crate::layout::Rows;
+use crate::model::coding::{self, Scale};
+use crate::model::{Classes, Context, Model, histogram};
+use crate::rans::{self, Symbol};
+use crate::tans;
+
+/// Bytes that a lane adds to its chunk on average: a first state of 4 bytes, of which 8 bits are
+/// information (a state is spread over `2^16..2^32` evenly in its logarithm).
+const BYTES_PER_LANE: f64 = 3.0;
+/// Bits of a table entry, for deciding which classes to merge before tables exist.
+const BITS_PER_ENTRY: f64 = 4.5;
+
+/// How one stream will be coded.
+pub(crate) struct Plan {
+    pub(crate) coder: Coder,
+    pub(crate) order: Order,
+    pub(crate) alphabet: usize,
+    pub(crate) rows: Rows,
+    pub(crate) chunk_rows: usize,
+    pub(crate) model: Model,
+    /// The model as it goes into the frame; empty if it comes from a profile.
+    pub(crate) model_bytes: Vec<u8>,
+    pub(crate) from_profile: bool,
+    /// The one symbol of [`Coder::Constant`].
+    pub(crate) symbol: usize,
+    /// What the model expects the symbols to cost.
+    pub(crate) symbol_bits: f64,
+    /// Symbols counted by table.
+    counts: Vec<u32>,
+    weights: Vec<u32>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            coder: Coder::Packed,
+            order: Order::Natural(0),
+            alphabet: 2,
+            rows: Rows::natural(0, 1),
+            chunk_rows: 1,
+            model: Model::default(),
+            model_bytes: Vec::new(),
+            from_profile: false,
+            symbol: 0,
+            symbol_bits: 0.0,
+            counts: Vec::new(),
+            weights: Vec::new(),
+        }
+    }
+}
+
+impl Plan {
+    fn start(&mut self, coder: Coder, order: Order, alphabet: usize) {
+        self.coder = coder;
+        self.order = order;
+        self.alphabet = alphabet;
+        self.rows = order.rows(1);
+        self.chunk_rows = self.rows.count().max(1);
+        self.model_bytes.clear();
+        self.from_profile = false;
+    }
+
+    /// All symbols are `symbol`.
+    pub(crate) fn set_constant(&mut self, order: Order, alphabet: usize, symbol: usize) {
+        self.start(Coder::Constant, order, alphabet);
+        self.symbol = symbol;
+        self.symbol_bits = 0.0;
+    }
+
+    /// A fixed number of bits for each symbol.
+    pub(crate) fn set_packed(&mut self, order: Order, alphabet: usize) {
+        self.start(Coder::Packed, order, alphabet);
+        self.symbol_bits = order.symbols() as f64 * f64::from(width_of(alphabet));
+    }
+
+    /// One table for all symbols, which `counts` counts.
+    pub(crate) fn set_order_0(&mut self, coder: Coder, order: Order, counts: &[u32], target: Target) {
+        self.start(coder, order, counts.len());
+        self.model.context = Context::None;
+        self.counts.clear();
+        self.counts.extend_from_slice(counts);
+        self.fit_tables();
+        self.arrange(target);
+    }
+
+    /// Neighbour contexts over plane order; `coded` holds the symbols in the order of `Rows::of_planes`
+    /// with [`rans::MAX_LANES`] lanes, which may become another: see [`Plan::rows`].
+    pub(crate) fn set_neighbours(&mut self, coded: &[u8], order: Order, alphabet: usize, target: Target) {
+        self.start(Coder::Rans, order, alphabet);
+        let rows = order.rows(rans::MAX_LANES);
+        Context::count_by_sum(coded, &rows, rows.count().max(1), alphabet, &mut self.counts);
+        let classes = Classes::merge(alphabet, &mut self.counts, BITS_PER_ENTRY);
+        self.model.context = Context::Neighbours(classes);
+        self.fit_tables();
+        self.arrange(target);
+    }
+
+    /// Tables by segment; `coded` holds the symbols.
+    pub(crate) fn set_segments(&mut self, coded: &[u16], order: Order, alphabet: usize, target: Target) {
+        self.start(Coder::Rans, order, alphabet);
+        let Order::Segments(_, ends) = order else { unreachable!("segments are an order of their own") };
+        self.model.context = Context::Segments { ends };
+        self.recount(coded);
+        self.arrange(target);
+    }
+
+    /// A profile's model; `coded` as in [`Plan::set_neighbours`].
+    pub(crate) fn set_profile(
+        &mut self,
+        coded: &[u8],
+        model: &Model,
+        order: Order,
+        alphabet: usize,
+        target: Target,
+    ) {
+        self.start(Coder::Rans, order, alphabet);
+        self.from_profile = true;
+        let rows = order.rows(rans::MAX_LANES);
+        model.context.count(coded, &rows, rows.count().max(1), alphabet, &mut self.counts);
+        self.symbol_bits = model.cost_bits(&self.counts);
+        self.arrange(target);
+    }
+
+    /// Count again in the arrangement chosen, where chunks cut planes and so change contexts.
+    pub(crate) fn recount<S: Symbol>(&mut self, coded: &[S]) {
+        if self.from_profile {
+            return;
+        }
+        let (rows, chunk_rows) = (self.rows, self.chunk_rows);
+        self.model.context.count(coded, &rows, chunk_rows, self.alphabet, &mut self.counts);
+        self.fit_tables();
+    }
+
+    /// Whether a chunk starts within a plane, so that symbols there have other contexts than was counted.
+    pub(crate) const fn chunks_cut_planes(&self) -> bool {
+        self.chunk_rows < self.rows.count() && !self.chunk_rows.is_multiple_of(self.rows.positions())
+    }
+
+    fn fit_tables(&mut self) {
+        let bits = self.coder.probability_bits(self.alphabet);
+        let entries = self.counts.iter().filter(|&&n| n > 0).count();
+        let mantissa = coding::mantissa_bits(self.order.symbols(), entries);
+        let scale = Scale { bits, mantissa };
+        self.weights.clear();
+        for counts in self.counts.chunks_exact(self.alphabet) {
+            let total = counts.iter().map(|&n| u64::from(n)).sum::<u64>();
+            let first = self.weights.len();
+            self.weights.extend(counts.iter().map(|&n| coding::weight(n, total.max(1), scale)));
+            if total == 0 {
+                self.weights[first] = 1;
+            }
+        }
+        let tables = self.model.tables_mut().iter_mut();
+        for (table, weights) in tables.zip(self.weights.chunks_exact(self.alphabet)) {
+            table.normalize(weights, bits).expect("alphabets are no larger than tables");
+        }
+        self.symbol_bits = self.model.cost_bits(&self.counts);
+        self.model_bytes.clear();
+        write_model(&self.model.context, &self.weights, scale, &mut self.model_bytes);
+    }
+
+    /// Choose lanes and chunks for a payload of this size.
+    fn arrange(&mut self, target: Target) {
+        let payload = self.symbol_bits / 8.0;
+        let affordable = (payload * target.overhead() / BYTES_PER_LANE) as usize;
+        let least = match payload as usize {
+            0..100 => 1,
+            100..400 => 2,
+            _ => 4,
+        };
+        let most = match self.coder {
+            Coder::Tans { .. } => tans::MAX_LANES,
+            _ => rans::MAX_LANES,
+        };
+        let columns = match self.order {
+            Order::Planes(planes) => planes.count(),
+            _ => self.order.symbols(),
+        };
+        let lanes = affordable.clamp(least, most).min(columns).max(1);
+        self.rows = self.order.rows(1 << lanes.ilog2());
+        let chunks = (affordable / most).max(1);
+        let (count, positions, line) = (self.rows.count(), self.rows.positions(), self.rows.line());
+        let groups = count.div_ceil(positions.max(1));
+        self.chunk_rows = if chunks <= groups {
+            groups.div_ceil(chunks) * positions
+        } else {
+            (positions / line).div_ceil(chunks.div_ceil(groups)) * line
+        }
+        .clamp(1, count.max(1));
+    }
+
+    /// Chunks.
+    pub(crate) const fn chunks(&self) -> usize {
+        self.rows.count().div_ceil(self.chunk_rows)
+    }
+
+    /// Estimated bytes of the stream.
+    pub(crate) fn bytes(&self) -> f64 {
+        let payload = self.symbol_bits / 8.0;
+        match self.coder {
+            Coder::Constant => 1.0 + varint_length(self.symbol as u64) as f64,
+            Coder::Packed => 1.0 + payload.ceil(),
+            Coder::Rans => {
+                let chunks = self.chunks() as f64;
+                let words_each = (payload / 2.0 / chunks).max(1.0) as u64;
+                let mut directory = chunks * varint_length(words_each) as f64;
+                if chunks > 1.0 {
+                    directory += varint_length(self.chunk_rows as u64) as f64;
+                }
+                let lanes = BYTES_PER_LANE * self.lanes_in_all_chunks() as f64;
+                1.0 + self.model_bytes.len() as f64 + directory + payload + lanes
+            }
+            Coder::Tans { state_bits } => {
+                let lanes = self.lanes_in_all_chunks() as f64;
+                let streams = (lanes / tans::LANES_PER_STREAM as f64).ceil();
+                // A lane's first state, of which the last bit or so is information; half a byte of padding
+                // and about 2 bytes of length for each bit stream.
+                let states = lanes * f64::from(state_bits) / 8.0;
+                2.0 + self.model_bytes.len() as f64 + payload + states + 2.5 * streams
+            }
+        }
+    }
+
+    /// Lanes of all chunks together.
+    pub(crate) fn lanes_in_all_chunks(&self) -> usize {
+        let chunks = crate::model::chunks(&self.rows, self.chunk_rows);
+        chunks.map(|chunk| self.rows.width(chunk.start)).sum()
+    }
+
+    /// What an ideal coder with ideal tables would need for the symbols, given the contexts.
+    pub(crate) fn entropy_bits(&self) -> f64 {
+        self.counts.chunks_exact(self.alphabet).map(|n| histogram::entropy_bits(n.iter().copied())).sum()
+    }
+
+    /// Append the stream's header, model and directory.
+    pub(crate) fn write_header(&self, lengths: &[u32], out: &mut Vec<u8>) {
+        write_form(self.coder, &self.rows, self.chunk_rows, self.from_profile, out);
+        match self.coder {
+            Coder::Constant => crate::frame::put_varint(out, self.symbol as u64),
+            Coder::Packed => {}
+            Coder::Rans | Coder::Tans { .. } => {
+                out.extend_from_slice(&self.model_bytes);
+                write_directory(&self.rows, self.chunk_rows, lengths, out);
+            }
+        }
+    }
+}
