@@ -50,7 +50,7 @@ mod tensor;
 
 pub use codec::{
     CoderChoice, Decoder, EncodeOptions, Encoder, Estimate, Inspection, LayoutChoice, Reshape, StreamInspection,
-    Target, inspect,
+    Target, encode_raw, inspect,
 };
 pub use error::{Error, Result};
 pub use frame::stream::{Coder, Parts};

@@ -1,30 +1,13 @@
 //! Every layout, coder, quantiser and type comes back as the quantiser says it must.
 
+mod common;
+
+use common::features;
 use half::{bf16, f16};
 use narrows::{
     Clip, CoderChoice, Decoder, EncodeOptions, Encoder, LayoutChoice, Quantizer, Reshape, Target, Tensor, TensorView,
 };
 use proptest::prelude::*;
-
-/// Features such as a ReLU leaves: smooth, half of them zero.
-fn features(dims: &[usize], seed: u64) -> Vec<f32> {
-    let mut state = seed | 1;
-    let mut noise = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1_u64 << 24) as f32
-    };
-    let count = dims.iter().product();
-    let width = dims[dims.len() - 1].max(1);
-    let mut level = 0.0_f32;
-    (0..count)
-        .map(|i| {
-            level = if i % width == 0 { noise() - 0.6 } else { 0.8 * level + 0.5 * (noise() - 0.5) };
-            level.max(0.0)
-        })
-        .collect()
-}
 
 fn layouts() -> impl Strategy<Value = LayoutChoice> {
     prop::sample::select(vec![

@@ -6,10 +6,10 @@ use super::stream::StreamReader;
 use crate::error::{Error, Result};
 use crate::frame::header::{self, Content, Header, Limits};
 use crate::frame::stream::{Expected, Order};
-use crate::frame::{self, Cursor};
+use crate::frame::Cursor;
 use crate::layout::{Csr, Layout, Planes};
 use crate::profile::{Profile, Profiles};
-use crate::quantize::{self, Dequantizer};
+use crate::quantize::{self, Affine, Dequantizer};
 use crate::tensor::{Dtype, Element, Tensor, read_le};
 use half::{bf16, f16};
 
@@ -24,6 +24,7 @@ pub struct Decoder {
     symbols: Vec<u8>,
     coded: Vec<u8>,
     wide: Vec<u16>,
+    spare: Vec<Affine>,
     reader: StreamReader,
     joiner: Joiner,
 }
@@ -93,6 +94,12 @@ impl Decoder {
         &mut self.profiles
     }
 
+    /// The symbols of the quantised frame decoded last, in the tensor's own (row-major) order: what
+    /// statistics of the frame are taken over.
+    pub fn symbols(&self) -> &[u8] {
+        &self.symbols
+    }
+
     /// Decode into a new tensor.
     ///
     /// # Errors
@@ -111,11 +118,7 @@ impl Decoder {
     /// [`Error::LimitExceeded`] if the tensor is larger than the limits allow; [`Error::UnknownProfile`]
     /// if the frame names one this decoder does not have; any header error of [`Error`] otherwise.
     pub fn decode_into(&mut self, frame: &[u8], tensor: &mut Tensor) -> Result<()> {
-        // What is not a frame at all should be told so, rather than that its checksum is off.
-        header::read(&mut Cursor::new(frame), &self.limits)?;
-        let contents = frame::read_checksum(frame)?;
-        let mut cursor = Cursor::new(contents);
-        let header = header::read(&mut cursor, &self.limits)?;
+        let (header, mut cursor) = header::read_checked(frame, &self.limits, &mut self.spare)?;
         let Tensor { storage, shape } = tensor;
         let (result, elements) = match header.dtype {
             Dtype::F32 => {
@@ -136,6 +139,10 @@ impl Decoder {
             0 => Ok(()),
             value => Err(Error::InvalidHeader { what: "bytes after the last stream", value, bound: 0 }),
         });
+        if let Content::Quantized { dequantizer: Some(Dequantizer::PerChannel(maps)), .. } = header.content {
+            // Their memory serves the next frame.
+            self.spare = maps;
+        }
         *shape = if result.is_ok() { header.shape } else { crate::Shape::new(&[elements])? };
         result
     }
@@ -186,12 +193,7 @@ impl Decoder {
     ) -> Result<()> {
         let Self { reader, coded, wide, .. } = self;
         let levels = usize::from(symbols.dequantizer.levels());
-        let model = match profile {
-            Some(profile) if usize::from(profile.affine().levels()) == symbols.expected.alphabet => {
-                Some(profile.model())
-            }
-            _ => None,
-        };
+        let model = profile.map(Profile::model);
         match symbols.layout {
             Layout::Natural => {
                 reader.read(cursor, &symbols.expected, model, &mut self.symbols)?;

@@ -363,6 +363,13 @@ pub(crate) fn csr_alphabet(levels: usize, columns: usize) -> usize {
     levels.max(columns + 1)
 }
 
+/// Encode the elements as they are, without loss or compression: what other frames are measured against.
+pub fn encode_raw(tensor: &TensorView<'_>) -> Vec<u8> {
+    let (dense, mut frame) = (tensor.to_tensor(), Vec::new());
+    with_elements!(dense.elements(), elements => write_raw(elements, tensor.shape(), &mut frame));
+    frame
+}
+
 fn write_raw<T: Element>(elements: &[T], shape: &Shape, frame: &mut Vec<u8>) {
     header::write(T::DTYPE, shape, None, &Content::Raw, frame);
     write_le(elements, frame);

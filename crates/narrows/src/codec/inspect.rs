@@ -61,10 +61,7 @@ impl Inspection {
 /// # Errors
 /// As [`Decoder::decode_into`](crate::Decoder::decode_into), but for what only decoding shows.
 pub fn inspect(frame: &[u8], profiles: &Profiles, limits: &Limits) -> Result<Inspection> {
-    header::read(&mut Cursor::new(frame), limits)?;
-    let contents = frame::read_checksum(frame)?;
-    let mut cursor = Cursor::new(contents);
-    let header = header::read(&mut cursor, limits)?;
+    let (header, cursor) = header::read_checked(frame, limits, &mut Vec::new())?;
     let mut inspector = Inspector { reader: StreamReader::default(), cursor, streams: Vec::new() };
     match &header.content {
         Content::Raw | Content::Constant => {}
@@ -85,7 +82,7 @@ pub fn inspect(frame: &[u8], profiles: &Profiles, limits: &Limits) -> Result<Ins
     Ok(Inspection {
         bytes: frame.len(),
         raw_bytes: header.shape.elements() * header.dtype.size(),
-        checksum_bytes: frame.len() - contents.len(),
+        checksum_bytes: frame::CHECKSUM_BYTES,
         streams: inspector.streams,
         header,
     })
@@ -99,8 +96,7 @@ struct Inspector<'a> {
 
 impl Inspector<'_> {
     fn stream(&mut self, holds: &'static str, expected: &Expected, profile: Option<&Model>) -> Result<()> {
-        let (header, model) = self.reader.survey(&mut self.cursor, expected)?;
-        let model = if header.model_from_profile { profile.unwrap_or(model) } else { model };
+        let (header, model) = self.reader.survey(&mut self.cursor, expected, profile)?;
         self.streams.push(describe(holds, expected, &header, model));
         Ok(())
     }

@@ -9,6 +9,6 @@ mod plan;
 mod stream;
 
 pub use decoder::Decoder;
-pub use encoder::{Encoder, Estimate};
+pub use encoder::{Encoder, Estimate, encode_raw};
 pub use inspect::{Inspection, StreamInspection, inspect};
 pub use options::{CoderChoice, EncodeOptions, LayoutChoice, Reshape, Target};

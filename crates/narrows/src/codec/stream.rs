@@ -78,14 +78,25 @@ pub(crate) struct StreamReader {
 
 impl StreamReader {
     /// Read a stream's header without decoding its symbols; the cursor ends behind its payload.
-    pub(crate) fn survey(
+    pub(crate) fn survey<'a>(
+        &'a mut self,
+        cursor: &mut Cursor<'_>,
+        expected: &Expected,
+        profile: Option<&'a Model>,
+    ) -> Result<(StreamHeader, &'a Model)> {
+        let header = self.read_header(cursor, expected, profile)?;
+        cursor.take("payload", header.bytes.payload())?;
+        let own = &self.model;
+        Ok((header.clone(), profile.filter(|_| header.model_from_profile).unwrap_or(own)))
+    }
+
+    fn read_header(
         &mut self,
         cursor: &mut Cursor<'_>,
         expected: &Expected,
-    ) -> Result<(StreamHeader, &Model)> {
-        let header = stream::read(cursor, expected, &mut self.model, &mut self.weights, &mut self.lengths)?;
-        cursor.take("payload", header.bytes.payload())?;
-        Ok((header, &self.model))
+        profile: Option<&Model>,
+    ) -> Result<StreamHeader> {
+        stream::read(cursor, expected, profile, &mut self.model, &mut self.weights, &mut self.lengths)
     }
 
     /// Decode a stream into `coded`, in the order of the returned header's rows.
@@ -96,17 +107,11 @@ impl StreamReader {
         profile: Option<&Model>,
         coded: &mut Vec<S>,
     ) -> Result<StreamHeader> {
-        let header = stream::read(cursor, expected, &mut self.model, &mut self.weights, &mut self.lengths)?;
+        let header = self.read_header(cursor, expected, profile)?;
         let payload = cursor.take("payload", header.bytes.payload())?;
         coded.clear();
         coded.resize(expected.order.symbols(), S::from_index(header.symbol));
-        let model = match (header.model_from_profile, profile) {
-            (false, _) => &self.model,
-            (true, Some(model)) => model,
-            (true, None) => {
-                return Err(Error::InvalidHeader { what: "model from a profile, without one", value: 1, bound: 0 });
-            }
-        };
+        let model = profile.filter(|_| header.model_from_profile).unwrap_or(&self.model);
         match header.coder {
             Coder::Constant => {}
             Coder::Packed => read_packed(payload, expected.alphabet, coded)?,
@@ -118,9 +123,6 @@ impl StreamReader {
                 let Some(coded) = S::as_bytes_mut(coded) else {
                     return Err(Error::InvalidHeader { what: "tANS for symbols of two bytes", value: 3, bound: 2 });
                 };
-                if model.tables()[0].bits() != header.coder.probability_bits(expected.alphabet) {
-                    return Err(Error::InvalidTable { table: 0, what: "it is not of the machine's size" });
-                }
                 self.machine.set(&model.tables()[0]);
                 read_tans(payload, &header, &self.machine, &self.lengths, coded)?;
             }

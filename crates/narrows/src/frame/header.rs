@@ -4,7 +4,7 @@ use super::{Cursor, MAGIC, VERSION, put_varint, quantizer};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::profile::ProfileId;
-use crate::quantize::Dequantizer;
+use crate::quantize::{Affine, Dequantizer};
 use crate::tensor::{Dtype, MAX_RANK, Shape};
 
 /// What a decoder is willing to take memory for.
@@ -152,8 +152,9 @@ fn write_quantized(
     }
 }
 
-/// Read and check a frame's header; everything after it is left in the cursor.
-pub(crate) fn read(cursor: &mut Cursor<'_>, limits: &Limits) -> Result<Header> {
+/// Read and check a frame's header; everything after it is left in the cursor. Maps per channel are read
+/// into the memory of `spare`, which is taken.
+pub(crate) fn read(cursor: &mut Cursor<'_>, limits: &Limits, spare: &mut Vec<Affine>) -> Result<Header> {
     let found = cursor.array("magic")?;
     if found != MAGIC {
         return Err(Error::BadMagic { what: "frame", found, expected: MAGIC });
@@ -184,7 +185,7 @@ pub(crate) fn read(cursor: &mut Cursor<'_>, limits: &Limits) -> Result<Header> {
     let content = match kinds >> 2 & 3 {
         KIND_RAW => Content::Raw,
         KIND_CONSTANT => Content::Constant,
-        KIND_QUANTIZED => read_quantized(cursor, &shape, profile)?,
+        KIND_QUANTIZED => read_quantized(cursor, &shape, profile, spare)?,
         _ => {
             let byte = cursor.byte("lossless planes")?;
             let axis = usize::from(byte >> 2);
@@ -224,7 +225,12 @@ fn check_axis(axis: usize, shape: &Shape) -> Result<()> {
     if axis < shape.rank() { Ok(()) } else { Err(invalid("channel axis", axis as u64, shape.rank() as u64 - 1)) }
 }
 
-fn read_quantized(cursor: &mut Cursor<'_>, shape: &Shape, profile: Option<ProfileId>) -> Result<Content> {
+fn read_quantized(
+    cursor: &mut Cursor<'_>,
+    shape: &Shape,
+    profile: Option<ProfileId>,
+    spare: &mut Vec<Affine>,
+) -> Result<Content> {
     let byte = cursor.byte("quantiser and layout")?;
     let axis = usize::from(byte >> 4);
     check_axis(axis, shape)?;
@@ -243,12 +249,27 @@ fn read_quantized(cursor: &mut Cursor<'_>, shape: &Shape, profile: Option<Profil
         }
     };
     let dequantizer = match byte & 3 {
-        QUANTIZER_TENSOR => Some(quantizer::read(cursor, None)?),
-        QUANTIZER_CHANNELS => Some(quantizer::read(cursor, Some(shape.dims()[axis]))?),
+        QUANTIZER_TENSOR => Some(quantizer::read(cursor)?),
+        QUANTIZER_CHANNELS => Some(quantizer::read_per_channel(cursor, shape.dims()[axis], spare)?),
         QUANTIZER_PROFILE if profile.is_some() => None,
         other => return Err(invalid("quantiser", other.into(), QUANTIZER_CHANNELS.into())),
     };
     Ok(Content::Quantized { dequantizer, axis, layout, nonzeros })
+}
+
+/// The header of a whole frame whose checksum holds, and the cursor behind it.
+///
+/// The header is looked at first: what is not a frame at all should be told so, rather than that its
+/// checksum is off.
+pub(crate) fn read_checked<'a>(
+    frame: &'a [u8],
+    limits: &Limits,
+    spare: &mut Vec<Affine>,
+) -> Result<(Header, Cursor<'a>)> {
+    let mut cursor = Cursor::new(&frame[..frame.len().saturating_sub(super::CHECKSUM_BYTES)]);
+    let header = read(&mut cursor, limits, spare)?;
+    super::read_checksum(frame)?;
+    Ok((header, cursor))
 }
 
 impl Header {
@@ -274,5 +295,5 @@ impl Header {
 /// # Errors
 /// Any header error of [`Error`]. The checksum is not looked at.
 pub fn peek(bytes: &[u8]) -> Result<Header> {
-    read(&mut Cursor::new(bytes), &Limits { max_elements: u64::MAX >> 8 })
+    read(&mut Cursor::new(bytes), &Limits { max_elements: u64::MAX >> 8 }, &mut Vec::new())
 }

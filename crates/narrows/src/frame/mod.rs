@@ -15,7 +15,8 @@ pub const MAGIC: [u8; 3] = *b"NRW";
 /// The newest format version this library reads, and the one it writes.
 pub const VERSION: u8 = 1;
 
-const CHECKSUM_BYTES: usize = 4;
+/// Bytes of the checksum at the end.
+pub(crate) const CHECKSUM_BYTES: usize = 4;
 
 /// CRC-32C (Castagnoli) of `bytes`.
 fn checksum(bytes: &[u8]) -> u32 {

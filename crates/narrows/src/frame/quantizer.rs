@@ -52,7 +52,7 @@ fn write_channels(channels: &[Affine], out: &mut Vec<u8>) {
     }
 }
 
-fn read_channels(cursor: &mut Cursor<'_>, channels: usize) -> Result<Vec<Affine>> {
+fn read_channels(cursor: &mut Cursor<'_>, channels: usize, mut maps: Vec<Affine>) -> Result<Vec<Affine>> {
     let levels = read_levels(cursor)?;
     // Three bytes a channel at least, so the length is bounded by what is there.
     let least = channels.saturating_mul(3);
@@ -65,7 +65,12 @@ fn read_channels(cursor: &mut Cursor<'_>, channels: usize) -> Result<Vec<Affine>
         let zero = cursor.varint("zero point of a channel", u64::from(u32::MAX))?;
         affine(f32::from_bits(u32::from(short) << 16), zero, levels)
     };
-    (0..channels).map(|_| one(cursor)).collect()
+    maps.clear();
+    maps.reserve(channels);
+    for _ in 0..channels {
+        maps.push(one(cursor)?);
+    }
+    Ok(maps)
 }
 
 pub(crate) fn write(dequantizer: &Dequantizer, out: &mut Vec<u8>) {
@@ -75,10 +80,16 @@ pub(crate) fn write(dequantizer: &Dequantizer, out: &mut Vec<u8>) {
     }
 }
 
-/// Read the parameters of one map, or of one for each of `channels`.
-pub(crate) fn read(cursor: &mut Cursor<'_>, channels: Option<usize>) -> Result<Dequantizer> {
-    match channels {
-        None => Ok(Dequantizer::Tensor(read_affine(cursor)?)),
-        Some(count) => Ok(Dequantizer::PerChannel(read_channels(cursor, count)?)),
-    }
+/// Read the parameters of one map for the whole tensor.
+pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<Dequantizer> {
+    Ok(Dequantizer::Tensor(read_affine(cursor)?))
+}
+
+/// Read the parameters of one map for each of `channels`, into the memory of `spare`.
+pub(crate) fn read_per_channel(
+    cursor: &mut Cursor<'_>,
+    channels: usize,
+    spare: &mut Vec<Affine>,
+) -> Result<Dequantizer> {
+    Ok(Dequantizer::PerChannel(read_channels(cursor, channels, std::mem::take(spare))?))
 }

@@ -158,10 +158,12 @@ fn invalid(what: &'static str, value: u64, bound: u64) -> Error {
     Error::InvalidHeader { what, value, bound }
 }
 
-/// Read a stream's header, its model (if it carries one) and its directory; checks that the payload is there.
+/// Read a stream's header, its model (unless that is the profile's) and its directory; checks that the
+/// payload is there.
 pub(crate) fn read(
     cursor: &mut Cursor<'_>,
     expected: &Expected,
+    profile: Option<&Model>,
     model: &mut Model,
     weights: &mut Vec<u32>,
     lengths: &mut Vec<u32>,
@@ -215,7 +217,9 @@ pub(crate) fn read(
             header.bytes.symbols = bits.div_ceil(8) as usize;
         }
     } else {
-        if !header.model_from_profile {
+        if header.model_from_profile {
+            check_profile(header.coder, expected, profile)?;
+        } else {
             header.bytes.model = read_model(cursor, expected, header.coder, model, weights)?;
         }
         read_directory(cursor, form & FLAG_CHUNKED != 0, &mut header, lengths)?;
@@ -225,6 +229,19 @@ pub(crate) fn read(
         return Err(Error::Truncated { what: "payload", offset: cursor.offset(), needed, available });
     }
     Ok(header)
+}
+
+/// A profile's model serves rANS over the alphabet it was made for.
+fn check_profile(coder: Coder, expected: &Expected, profile: Option<&Model>) -> Result<()> {
+    let Some(profile) = profile.filter(|_| coder == Coder::Rans) else {
+        return Err(invalid("model from a profile, where there is none to use", 1, 0));
+    };
+    let alphabet = profile.tables()[0].frequencies().len();
+    if alphabet == expected.alphabet {
+        Ok(())
+    } else {
+        Err(invalid("alphabet of the profile's tables", alphabet as u64, expected.alphabet as u64))
+    }
 }
 
 fn read_model(
