@@ -49,8 +49,8 @@ mod tans;
 mod tensor;
 
 pub use codec::{
-    CoderChoice, Decoder, EncodeOptions, Encoder, Estimate, Inspection, LayoutChoice, Reshape, StreamInspection,
-    Target, encode_raw, inspect,
+    CoderChoice, Decoder, EncodeOptions, Encoder, Estimate, Inspection, LayoutChoice, Reshape,
+    StreamInspection, Target, encode_raw, inspect,
 };
 pub use error::{Error, Result};
 pub use frame::stream::{Coder, Parts};

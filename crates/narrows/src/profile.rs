@@ -100,7 +100,11 @@ impl Profile {
         let mut scratch = Scratch::default();
         let Some((min, max)) = quantize::range_of(calibration.clip, &pooled, levels, &mut scratch)? else {
             let allowed = "samples with at least two different values";
-            return Err(Error::InvalidOption { what: "the samples' only value", value: f64::from(pooled[0]), allowed });
+            return Err(Error::InvalidOption {
+                what: "the samples' only value",
+                value: f64::from(pooled[0]),
+                allowed,
+            });
         };
         let affine = Affine::from_range(min, max, levels);
         let model = Self::fit(&tensors, affine, axis, &mut scratch)?;
@@ -187,7 +191,7 @@ impl Profile {
         let bits = probability_bits(self.affine.levels() as usize);
         let mut writer = BitWriter::new(out);
         classes.write(&mut writer);
-        let frequencies = self.model.tables().iter().flat_map(|table| table.frequencies());
+        let frequencies = self.model.tables().iter().flat_map(crate::model::Table::frequencies);
         let weights: Vec<u32> = frequencies.map(|&f| u32::from(f)).collect();
         coding::write(&weights, self.model.tables().len(), Scale { bits, mantissa: bits }, &mut writer);
         writer.finish();

@@ -301,7 +301,11 @@ impl<'a> TensorView<'a> {
             });
             let last = last.unwrap_or(usize::MAX);
             if last >= elements.len() {
-                return Err(Error::Shape { what: "last element's offset", value: last, bound: elements.len() });
+                return Err(Error::Shape {
+                    what: "last element's offset",
+                    value: last,
+                    bound: elements.len(),
+                });
             }
         }
         let mut full = [0; MAX_RANK];

@@ -12,7 +12,9 @@ fn the_worked_example_is_the_frame_the_encoder_writes() {
     let written: Vec<u8> = example
         .lines()
         .filter(|line| line.starts_with("| `"))
-        .flat_map(|line| line.split('`').nth(1).unwrap().split(' ').map(|byte| u8::from_str_radix(byte, 16).unwrap()))
+        .flat_map(|line| {
+            line.split('`').nth(1).unwrap().split(' ').map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        })
         .collect();
     assert_eq!(written, frame, "{frame:02x?}");
 }

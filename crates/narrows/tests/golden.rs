@@ -12,8 +12,8 @@ use std::sync::Arc;
 use common::{Random, features};
 use half::{bf16, f16};
 use narrows::{
-    Calibration, Clip, CoderChoice, Decoder, EncodeOptions, Encoder, LayoutChoice, Profile, Quantizer, Reshape,
-    Target, TensorView,
+    Calibration, Clip, CoderChoice, Decoder, EncodeOptions, Encoder, LayoutChoice, Profile, Quantizer,
+    Reshape, Target, TensorView,
 };
 
 struct Golden {
@@ -27,13 +27,18 @@ fn golden(name: &'static str, dims: &[usize], options: EncodeOptions) -> Golden 
 }
 
 fn all() -> Vec<Golden> {
-    let layout = |layout, bits| EncodeOptions { layout, coder: CoderChoice::Rans, ..EncodeOptions::bits(bits) };
+    let layout =
+        |layout, bits| EncodeOptions { layout, coder: CoderChoice::Rans, ..EncodeOptions::bits(bits) };
     let coder = |coder, bits| EncodeOptions { coder, ..EncodeOptions::bits(bits) };
     let quantizer = |quantizer| EncodeOptions { quantizer, ..EncodeOptions::default() };
     vec![
         golden("planes-2-bits", &[24, 7, 7], layout(LayoutChoice::Planes, 2)),
         golden("planes-4-bits-partial-group", &[37, 6, 5], layout(LayoutChoice::Planes, 4)),
-        golden("planes-8-bits-chunked", &[40, 20, 20], EncodeOptions { target: Target::Latency, ..layout(LayoutChoice::Planes, 8) }),
+        golden(
+            "planes-8-bits-chunked",
+            &[40, 20, 20],
+            EncodeOptions { target: Target::Latency, ..layout(LayoutChoice::Planes, 8) },
+        ),
         golden("tokens-by-features", &[31, 48], layout(LayoutChoice::Planes, 3)),
         golden("natural-3-bits", &[700], layout(LayoutChoice::Natural, 3)),
         golden("natural-6-bits", &[3, 11, 13], layout(LayoutChoice::Natural, 6)),
@@ -41,7 +46,11 @@ fn all() -> Vec<Golden> {
         golden("tans-64-states", &[300], coder(CoderChoice::Tans { state_bits: 6 }, 2)),
         golden("tans-4096-states", &[13, 40], coder(CoderChoice::Tans { state_bits: 12 }, 4)),
         golden("csr-joint", &[16, 7, 7], layout(LayoutChoice::CsrJoint(Reshape::Algorithm1), 4)),
-        golden("csr-joint-every-divisor", &[16, 7, 7], layout(LayoutChoice::CsrJoint(Reshape::EveryDivisor), 3)),
+        golden(
+            "csr-joint-every-divisor",
+            &[16, 7, 7],
+            layout(LayoutChoice::CsrJoint(Reshape::EveryDivisor), 3),
+        ),
         golden("csr-separate", &[16, 7, 7], layout(LayoutChoice::CsrSeparate(Reshape::Algorithm1), 3)),
         golden("per-channel", &[6, 8, 8], quantizer(Quantizer::PerChannel { bits: 3, clip: Clip::Full })),
         golden("clipped", &[6, 8, 8], quantizer(Quantizer::Aiq { bits: 3, clip: Clip::Percentile(98.0) })),
@@ -52,14 +61,16 @@ fn all() -> Vec<Golden> {
 }
 
 fn profile() -> Arc<Profile> {
-    Arc::new(Profile::from_bytes(&file("calibrated.nrp", || {
-        let dims = [12, 8, 8];
-        let samples: Vec<Vec<f32>> = (50..60).map(|seed| features(&dims, seed)).collect();
-        let views: Vec<_> = samples.iter().map(|data| TensorView::new(data, &dims).unwrap()).collect();
-        let calibration = Calibration { levels: 6, clip: Clip::Percentile(99.5), axis: None };
-        Profile::calibrate(&views, &calibration).unwrap().to_bytes()
-    }))
-    .unwrap())
+    Arc::new(
+        Profile::from_bytes(&file("calibrated.nrp", || {
+            let dims = [12, 8, 8];
+            let samples: Vec<Vec<f32>> = (50..60).map(|seed| features(&dims, seed)).collect();
+            let views: Vec<_> = samples.iter().map(|data| TensorView::new(data, &dims).unwrap()).collect();
+            let calibration = Calibration { levels: 6, clip: Clip::Percentile(99.5), axis: None };
+            Profile::calibrate(&views, &calibration).unwrap().to_bytes()
+        }))
+        .unwrap(),
+    )
 }
 
 /// The file's contents; written first, if asked for and not there.

@@ -5,8 +5,8 @@ mod common;
 use common::{Random, features};
 use half::f16;
 use narrows::{
-    Clip, CoderChoice, Decoder, EncodeOptions, Encoder, Error, LayoutChoice, Limits, Quantizer, Reshape, Tensor,
-    TensorView, inspect, peek,
+    Clip, CoderChoice, Decoder, EncodeOptions, Encoder, Error, LayoutChoice, Limits, Quantizer, Reshape,
+    Tensor, TensorView, inspect, peek,
 };
 use proptest::prelude::*;
 
@@ -20,11 +20,24 @@ fn frames() -> Vec<(String, Vec<u8>, Tensor)> {
     let per_channel = Quantizer::PerChannel { bits: 3, clip: Clip::Full };
     let all = [
         ("planes", EncodeOptions { layout: LayoutChoice::Planes, ..EncodeOptions::bits(3) }),
-        ("natural", EncodeOptions { layout: LayoutChoice::Natural, coder: CoderChoice::Rans, ..EncodeOptions::bits(4) }),
+        (
+            "natural",
+            EncodeOptions {
+                layout: LayoutChoice::Natural,
+                coder: CoderChoice::Rans,
+                ..EncodeOptions::bits(4)
+            },
+        ),
         ("packed", EncodeOptions { coder: CoderChoice::Packed, ..EncodeOptions::bits(5) }),
         ("tans", EncodeOptions { coder: CoderChoice::Tans { state_bits: 7 }, ..EncodeOptions::bits(2) }),
         ("csr", EncodeOptions::reference(3)),
-        ("csr-separate", EncodeOptions { layout: LayoutChoice::CsrSeparate(Reshape::EveryDivisor), ..EncodeOptions::bits(3) }),
+        (
+            "csr-separate",
+            EncodeOptions {
+                layout: LayoutChoice::CsrSeparate(Reshape::EveryDivisor),
+                ..EncodeOptions::bits(3)
+            },
+        ),
         ("per-channel", EncodeOptions { quantizer: per_channel, ..EncodeOptions::default() }),
         ("lossless", EncodeOptions::lossless()),
     ];
@@ -122,7 +135,10 @@ fn a_huge_shape_is_refused_before_memory_is_taken() {
 #[test]
 fn bytes_that_are_no_frame_are_told_so() {
     assert!(matches!(narrows::decode(b"\x93NUMPY\x01\x00v\x00"), Err(Error::BadMagic { what: "frame", .. })));
-    assert!(matches!(narrows::decode(b"NRW\x02rest"), Err(Error::UnsupportedVersion { found: 2, supported: 1 })));
+    assert!(matches!(
+        narrows::decode(b"NRW\x02rest"),
+        Err(Error::UnsupportedVersion { found: 2, supported: 1 })
+    ));
     assert!(matches!(narrows::decode(b"NRW\x01\x40rest"), Err(Error::UnsupportedFeature { unknown: 0x40 })));
     assert!(matches!(narrows::decode(b""), Err(Error::Truncated { .. })));
 }

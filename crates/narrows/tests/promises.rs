@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use common::{Random, count, entropy_bits, features};
 use narrows::{
-    Calibration, Clip, CoderChoice, EncodeOptions, Encoder, LayoutChoice, Limits, Profile, Profiles, Quantizer,
-    TensorView, inspect,
+    Calibration, Clip, CoderChoice, EncodeOptions, Encoder, LayoutChoice, Limits, Profile, Profiles,
+    Quantizer, TensorView, inspect,
 };
 
 /// Independent symbols as values: symbol `s` is the value `s`, and both ends of the alphabet occur.
@@ -32,13 +32,13 @@ fn geometric(alphabet: usize, decay: f64) -> Vec<f64> {
 fn decay_for(alphabet: usize, bits: f64) -> f64 {
     let (mut low, mut high) = (1e-6, 1.0);
     for _ in 0..60 {
-        let middle = (low + high) / 2.0;
+        let middle = f64::midpoint(low, high);
         let f = geometric(alphabet, middle);
         let total: f64 = f.iter().sum();
         let entropy: f64 = f.iter().filter(|&&p| p > 0.0).map(|p| p / total * (total / p).log2()).sum();
         if entropy < bits { low = middle } else { high = middle }
     }
-    (low + high) / 2.0
+    f64::midpoint(low, high)
 }
 
 #[test]
@@ -89,7 +89,10 @@ fn a_frame_of_2_000_elements_at_1_bit_costs_80_bytes_above_entropy_and_40_with_a
                 let above = inline.encode(&view).unwrap().len() as f64 - entropy;
                 assert!(above <= 80.0, "{dims:?} at {bits} bits: {above:.1} bytes above entropy");
                 let above = with_profile.encode(&view).unwrap().len() as f64 - entropy;
-                assert!(above <= 40.0, "{dims:?} at {bits} bits: {above:.1} bytes above entropy with a profile");
+                assert!(
+                    above <= 40.0,
+                    "{dims:?} at {bits} bits: {above:.1} bytes above entropy with a profile"
+                );
             }
         }
     }
@@ -97,7 +100,9 @@ fn a_frame_of_2_000_elements_at_1_bit_costs_80_bytes_above_entropy_and_40_with_a
 
 #[test]
 fn the_automatic_layout_is_never_larger_than_order_0() {
-    for (seed, dims) in [vec![32, 28, 28], vec![128, 7, 7], vec![200, 64], vec![16, 3, 3], vec![5, 2, 2]].iter().enumerate() {
+    for (seed, dims) in
+        [vec![32, 28, 28], vec![128, 7, 7], vec![200, 64], vec![16, 3, 3], vec![5, 2, 2]].iter().enumerate()
+    {
         for bits in 1..=8 {
             let data = features(dims, seed as u64);
             let view = TensorView::new(&data, dims).unwrap();
@@ -116,7 +121,8 @@ fn the_automatic_layout_is_never_larger_than_order_0() {
 #[test]
 fn incompressible_data_grows_by_the_header_alone() {
     let mut random = Random::new(3);
-    let data: Vec<f32> = (0..4096).map(|_| f32::from_bits((random.bits() >> 32) as u32 & 0x7f7f_ffff)).collect();
+    let data: Vec<f32> =
+        (0..4096).map(|_| f32::from_bits((random.bits() >> 32) as u32 & 0x7f7f_ffff)).collect();
     let view = TensorView::new(&data, &[4096]).unwrap();
     let frame = Encoder::new(EncodeOptions::lossless()).unwrap().encode(&view).unwrap();
     assert!(frame.len() <= view.bytes() + 12, "{} bytes", frame.len());

@@ -4,8 +4,8 @@ mod common;
 
 use common::{count, entropy_bits, features};
 use narrows::{
-    Affine, Content, EncodeOptions, Encoder, Layout, Limits, Profiles, ReshapeSearch, TensorView, best_reshape,
-    inspect, peek,
+    Affine, Content, EncodeOptions, Encoder, Layout, Limits, Profiles, ReshapeSearch, TensorView,
+    best_reshape, inspect, peek,
 };
 
 /// AIQ straight from the paper, in f64.
@@ -13,7 +13,9 @@ fn aiq(data: &[f32], bits: u8) -> Vec<u8> {
     let (min, max) = data.iter().fold((f64::MAX, f64::MIN), |(a, b), &x| (a.min(x.into()), b.max(x.into())));
     let s = (max - min) / f64::from((1_u16 << bits) - 1);
     let z = (-min / s).round();
-    data.iter().map(|&x| (f64::from(x) / s + z).round().clamp(0.0, f64::from((1_u16 << bits) - 1)) as u8).collect()
+    data.iter()
+        .map(|&x| (f64::from(x) / s + z).round().clamp(0.0, f64::from((1_u16 << bits) - 1)) as u8)
+        .collect()
 }
 
 /// D = v + c + r for N rows, by definition.
@@ -22,7 +24,9 @@ fn joint_sequence(symbols: &[u8], rows: usize) -> Vec<usize> {
     let nonzero = || (0..symbols.len()).filter(|&i| symbols[i] != 0);
     let mut d: Vec<usize> = nonzero().map(|i| symbols[i] as usize).collect();
     d.extend(nonzero().map(|i| i % columns));
-    d.extend((0..rows).map(|row| symbols[row * columns..(row + 1) * columns].iter().filter(|&&q| q != 0).count()));
+    d.extend(
+        (0..rows).map(|row| symbols[row * columns..(row + 1) * columns].iter().filter(|&&q| q != 0).count()),
+    );
     d
 }
 
@@ -82,10 +86,16 @@ fn the_search_finds_what_the_papers_algorithm_finds() {
                 let visits = ReshapeSearch::new(&symbols, 1 << bits).algorithm_1();
                 let found = best_reshape(&visits).unwrap();
                 assert_eq!(found.rows, algorithm_1(&symbols, bits), "{dims:?} at {bits} bits");
-                assert!((found.total_bits - total_bits(&symbols, found.rows)).abs() < 1e-6 * found.total_bits.max(1.0));
+                assert!(
+                    (found.total_bits - total_bits(&symbols, found.rows)).abs()
+                        < 1e-6 * found.total_bits.max(1.0)
+                );
                 for visit in ReshapeSearch::new(&symbols, 1 << bits).every_divisor() {
                     let direct = total_bits(&symbols, visit.rows);
-                    assert!((visit.total_bits - direct).abs() < 1e-6 * direct.max(1.0), "{visit:?} against {direct}");
+                    assert!(
+                        (visit.total_bits - direct).abs() < 1e-6 * direct.max(1.0),
+                        "{visit:?} against {direct}"
+                    );
                 }
             }
         }
@@ -99,7 +109,9 @@ fn a_reference_frame_takes_the_bits_its_formula_says_and_its_table() {
         let data = features(&dims, 3);
         let view = TensorView::new(&data, &dims).unwrap();
         let frame = Encoder::new(EncodeOptions::reference(bits)).unwrap().encode(&view).unwrap();
-        let Content::Quantized { layout: Layout::CsrJoint { rows }, nonzeros, .. } = peek(&frame).unwrap().content else {
+        let Content::Quantized { layout: Layout::CsrJoint { rows }, nonzeros, .. } =
+            peek(&frame).unwrap().content
+        else {
             panic!("not a reference frame")
         };
         let symbols = aiq(&data, bits);

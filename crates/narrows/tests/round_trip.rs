@@ -5,7 +5,8 @@ mod common;
 use common::features;
 use half::{bf16, f16};
 use narrows::{
-    Clip, CoderChoice, Decoder, EncodeOptions, Encoder, LayoutChoice, Quantizer, Reshape, Target, Tensor, TensorView,
+    Clip, CoderChoice, Decoder, EncodeOptions, Encoder, LayoutChoice, Quantizer, Reshape, Target, Tensor,
+    TensorView,
 };
 use proptest::prelude::*;
 
@@ -154,7 +155,9 @@ fn a_used_encoder_writes_what_a_new_one_writes() {
 fn estimates_are_within_one_percent_of_the_frames() {
     for dims in [vec![64, 28, 28], vec![128, 14, 14], vec![256, 384]] {
         for bits in [2, 3, 4, 6, 8] {
-            for layout in [LayoutChoice::Auto, LayoutChoice::Natural, LayoutChoice::CsrJoint(Reshape::Algorithm1)] {
+            for layout in
+                [LayoutChoice::Auto, LayoutChoice::Natural, LayoutChoice::CsrJoint(Reshape::Algorithm1)]
+            {
                 let data = features(&dims, u64::from(bits) * 77);
                 let view = TensorView::new(&data, &dims).unwrap();
                 let options = EncodeOptions { layout, coder: CoderChoice::Rans, ..EncodeOptions::bits(bits) };

@@ -4,9 +4,9 @@ use super::encoder::csr_alphabet;
 use super::lossless::Joiner;
 use super::stream::StreamReader;
 use crate::error::{Error, Result};
+use crate::frame::Cursor;
 use crate::frame::header::{self, Content, Header, Limits};
 use crate::frame::stream::{Expected, Order};
-use crate::frame::Cursor;
 use crate::layout::{Csr, Layout, Planes};
 use crate::profile::{Profile, Profiles};
 use crate::quantize::{self, Affine, Dequantizer};
@@ -134,11 +134,7 @@ impl Decoder {
                 (self.decode_elements(&header, &mut cursor, out), out.len())
             }
         };
-        let left = cursor.rest().len() as u64;
-        let result = result.and_then(|()| match left {
-            0 => Ok(()),
-            value => Err(Error::InvalidHeader { what: "bytes after the last stream", value, bound: 0 }),
-        });
+        let result = result.and_then(|()| cursor.expect_end());
         if let Content::Quantized { dequantizer: Some(Dequantizer::PerChannel(maps)), .. } = header.content {
             // Their memory serves the next frame.
             self.spare = maps;
@@ -222,6 +218,8 @@ pub(crate) fn resolve(inline: Option<&Dequantizer>, profile: Option<&Profile>) -
         // Only a stand-in: the caller uses the frame's own map by reference.
         (Some(_), _) => Ok(Dequantizer::PerChannel(Vec::new())),
         (None, Some(profile)) => Ok(Dequantizer::Tensor(*profile.affine())),
-        (None, None) => Err(Error::InvalidHeader { what: "quantiser from a profile, without one", value: 2, bound: 1 }),
+        (None, None) => {
+            Err(Error::InvalidHeader { what: "quantiser from a profile, without one", value: 2, bound: 1 })
+        }
     }
 }

@@ -102,15 +102,20 @@ impl Encoder {
         }
         let mut dense = std::mem::take(&mut self.dense);
         tensor.copy_into(&mut dense);
-        let result =
-            with_elements!(dense.elements(), elements => self.encode_elements(elements, tensor.shape(), frame));
+        let result = with_elements!(dense.elements(), elements => self.encode_elements(elements, tensor.shape(), frame));
         self.dense = dense;
         result
     }
 
-    fn encode_elements<T: Element>(&mut self, elements: &[T], shape: &Shape, frame: &mut Vec<u8>) -> Result<()> {
+    fn encode_elements<T: Element>(
+        &mut self,
+        elements: &[T],
+        shape: &Shape,
+        frame: &mut Vec<u8>,
+    ) -> Result<()> {
         if elements.is_empty() {
-            return Ok(write_raw(elements, shape, frame));
+            write_raw(elements, shape, frame);
+            return Ok(());
         }
         let axis = self.axis(shape);
         let planes = Planes::new(shape, axis)?;
@@ -201,7 +206,9 @@ impl Encoder {
                 let state_bits = state_bits.max(crate::bits::width_of(present + 1));
                 plan.set_order_0(Coder::Tans { state_bits }, natural, &self.counts, target);
             }
-            CoderChoice::Auto | CoderChoice::Rans => plan.set_order_0(Coder::Rans, natural, &self.counts, target),
+            CoderChoice::Auto | CoderChoice::Rans => {
+                plan.set_order_0(Coder::Rans, natural, &self.counts, target);
+            }
         }
         let with_contexts = matches!(options.coder, CoderChoice::Auto | CoderChoice::Rans)
             && match options.layout {
@@ -296,7 +303,8 @@ impl Encoder {
     pub fn estimate(&mut self, tensor: &TensorView<'_>) -> Result<Estimate> {
         let mut dense = std::mem::take(&mut self.dense);
         tensor.copy_into(&mut dense);
-        let result = with_elements!(dense.elements(), elements => self.estimate_elements(elements, tensor.shape()));
+        let result =
+            with_elements!(dense.elements(), elements => self.estimate_elements(elements, tensor.shape()));
         self.dense = dense;
         result
     }
@@ -310,7 +318,14 @@ impl Encoder {
             // Lossless planes are few and are planned one by one; their real size is as easily had.
             self.encode_elements(elements, shape, &mut frame)?;
             let bytes = frame.len() as f64;
-            return Ok(Estimate { bytes, entropy_bits: bytes * 8.0, model_bytes: 0, tables: 0, lanes: 0, chunks: 0 });
+            return Ok(Estimate {
+                bytes,
+                entropy_bits: bytes * 8.0,
+                model_bytes: 0,
+                tables: 0,
+                lanes: 0,
+                chunks: 0,
+            });
         }
         if matches!(self.quantize(elements, &planes)?, Quantized::Constant) {
             write_constant(elements[0], shape, &mut frame);

@@ -101,7 +101,13 @@ impl Inspector<'_> {
         Ok(())
     }
 
-    fn lossless(&mut self, header: &Header, zeros_left_out: bool, axis: usize, exponents: Layout) -> Result<()> {
+    fn lossless(
+        &mut self,
+        header: &Header,
+        zeros_left_out: bool,
+        axis: usize,
+        exponents: Layout,
+    ) -> Result<()> {
         let format = Format::of(header.dtype);
         let planes = Planes::new(&header.shape, axis)?;
         let count = header.shape.elements();
@@ -124,7 +130,12 @@ impl Inspector<'_> {
     }
 }
 
-fn describe(holds: &'static str, expected: &Expected, header: &StreamHeader, model: &Model) -> StreamInspection {
+fn describe(
+    holds: &'static str,
+    expected: &Expected,
+    header: &StreamHeader,
+    model: &Model,
+) -> StreamInspection {
     let coded = matches!(header.coder, Coder::Rans | Coder::Tans { .. });
     let context = match model.context {
         Context::Neighbours(_) if coded => "neighbours",

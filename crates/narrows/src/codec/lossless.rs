@@ -141,7 +141,13 @@ impl Planner {
 }
 
 /// Plan symbols in natural order: one table, or packed, or constant, whichever is smallest.
-fn plan_natural(plan: &mut Plan, symbols: &[u8], alphabet: usize, counts: &mut Vec<u32>, options: &EncodeOptions) {
+fn plan_natural(
+    plan: &mut Plan,
+    symbols: &[u8],
+    alphabet: usize,
+    counts: &mut Vec<u32>,
+    options: &EncodeOptions,
+) {
     let order = Order::Natural(symbols.len());
     histogram::count(symbols, alphabet, counts);
     if let Some(symbol) = counts.iter().position(|&n| n as usize == symbols.len()) {
@@ -200,7 +206,8 @@ impl Joiner {
         let mut rest = self.rest.iter();
         for &exponent in &self.exponents {
             let rest = if has_rest(exponent) { rest.next().copied() } else { Some(0) };
-            let rest = rest.ok_or(Error::CorruptPayload { chunk: 0, what: "fewer mantissas than exponents" })?;
+            let rest =
+                rest.ok_or(Error::CorruptPayload { chunk: 0, what: "fewer mantissas than exponents" })?;
             out.push(T::from_bits(format.join(exponent, rest)));
         }
         Ok(())

@@ -109,7 +109,11 @@ impl EncodeOptions {
 
     /// The reference method: AIQ at `bits` bits, modified CSR with a joint table, Algorithm 1.
     pub fn reference(bits: u8) -> Self {
-        Self { layout: LayoutChoice::CsrJoint(Reshape::Algorithm1), coder: CoderChoice::Rans, ..Self::bits(bits) }
+        Self {
+            layout: LayoutChoice::CsrJoint(Reshape::Algorithm1),
+            coder: CoderChoice::Rans,
+            ..Self::bits(bits)
+        }
     }
 
     pub(crate) fn check(&self) -> Result<()> {

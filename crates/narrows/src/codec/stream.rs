@@ -61,7 +61,8 @@ impl StreamWriter {
         for chunk in chunks(&plan.rows, plan.chunk_rows) {
             let symbols = &coded[plan.rows.range(&chunk)];
             let Self { machine, taken, payload, lengths, .. } = self;
-            tans::encoding::encode_chunk(symbols, &plan.rows, &chunk, table, machine, taken, payload, lengths);
+            let output = tans::encoding::Output { taken, payload, lengths };
+            tans::encoding::encode_chunk(symbols, &plan.rows, &chunk, (table, machine), output);
         }
     }
 }
@@ -121,7 +122,11 @@ impl StreamReader {
             }
             Coder::Tans { .. } => {
                 let Some(coded) = S::as_bytes_mut(coded) else {
-                    return Err(Error::InvalidHeader { what: "tANS for symbols of two bytes", value: 3, bound: 2 });
+                    return Err(Error::InvalidHeader {
+                        what: "tANS for symbols of two bytes",
+                        value: 3,
+                        bound: 2,
+                    });
                 };
                 self.machine.set(&model.tables()[0]);
                 read_tans(payload, &header, &self.machine, &self.lengths, coded)?;
@@ -139,7 +144,8 @@ fn read_packed<S: Symbol>(payload: &[u8], alphabet: usize, coded: &mut [S]) -> R
     let width = width_of(alphabet);
     let mut bits = BitReader::new(payload);
     for symbol in coded {
-        let index = bits.take(width).ok_or_else(|| corrupt(0)("the bits end before the symbols do"))? as usize;
+        let index =
+            bits.take(width).ok_or_else(|| corrupt(0)("the bits end before the symbols do"))? as usize;
         if index >= alphabet {
             return Err(corrupt(0)("a symbol is outside the alphabet"));
         }

@@ -23,6 +23,14 @@ impl<'a> Cursor<'a> {
         &self.bytes[self.offset..]
     }
 
+    /// Nothing must be left after the last stream.
+    pub(crate) fn expect_end(&self) -> Result<()> {
+        match self.rest().len() as u64 {
+            0 => Ok(()),
+            value => Err(Error::InvalidHeader { what: "bytes after the last stream", value, bound: 0 }),
+        }
+    }
+
     /// The next `length` bytes.
     pub(crate) fn take(&mut self, what: &'static str, length: usize) -> Result<&'a [u8]> {
         let available = self.bytes.len() - self.offset;

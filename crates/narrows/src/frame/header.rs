@@ -92,7 +92,13 @@ const LAYOUT_CSR_JOINT: u8 = 2;
 const LAYOUT_CSR_SEPARATE: u8 = 3;
 
 /// Append the header of a frame.
-pub(crate) fn write(dtype: Dtype, shape: &Shape, profile: Option<ProfileId>, content: &Content, out: &mut Vec<u8>) {
+pub(crate) fn write(
+    dtype: Dtype,
+    shape: &Shape,
+    profile: Option<ProfileId>,
+    content: &Content,
+    out: &mut Vec<u8>,
+) {
     out.extend(MAGIC);
     out.push(VERSION);
     put_varint(out, u64::from(if profile.is_some() { feature::PROFILE } else { 0 }));
@@ -181,7 +187,8 @@ pub(crate) fn read(cursor: &mut Cursor<'_>, limits: &Limits, spare: &mut Vec<Aff
         return Err(invalid("reserved bit beside the rank", 1, 0));
     }
     let shape = read_shape(cursor, usize::from(kinds >> 4) + 1, limits)?;
-    let profile = if features & feature::PROFILE == 0 { None } else { Some(ProfileId(cursor.array("profile")?)) };
+    let profile =
+        if features & feature::PROFILE == 0 { None } else { Some(ProfileId(cursor.array("profile")?)) };
     let content = match kinds >> 2 & 3 {
         KIND_RAW => Content::Raw,
         KIND_CONSTANT => Content::Constant,
@@ -222,7 +229,11 @@ fn read_shape(cursor: &mut Cursor<'_>, rank: usize, limits: &Limits) -> Result<S
 }
 
 fn check_axis(axis: usize, shape: &Shape) -> Result<()> {
-    if axis < shape.rank() { Ok(()) } else { Err(invalid("channel axis", axis as u64, shape.rank() as u64 - 1)) }
+    if axis < shape.rank() {
+        Ok(())
+    } else {
+        Err(invalid("channel axis", axis as u64, shape.rank() as u64 - 1))
+    }
 }
 
 fn read_quantized(
@@ -240,7 +251,7 @@ fn read_quantized(
         LAYOUT_PLANES => (Layout::Planes, 0),
         csr => {
             let rows = cursor.varint("CSR rows", elements as u64)? as usize;
-            if rows == 0 || elements % rows != 0 || elements / rows > crate::layout::MAX_COLUMNS {
+            if rows == 0 || !elements.is_multiple_of(rows) || elements / rows > crate::layout::MAX_COLUMNS {
                 return Err(invalid("CSR rows", rows as u64, elements as u64));
             }
             let nonzeros = cursor.varint("non-zero symbols", elements as u64)? as usize;

@@ -13,7 +13,11 @@ fn affine(step: f32, zero: u64, levels: u16) -> Result<Affine> {
     Affine::new(step, zero, levels).ok_or_else(|| {
         let bad_step = !(step.is_normal() && step > 0.0);
         if bad_step {
-            invalid("quantiser step (bits of an f32)", u64::from(step.to_bits()), u64::from(f32::MAX.to_bits()))
+            invalid(
+                "quantiser step (bits of an f32)",
+                u64::from(step.to_bits()),
+                u64::from(f32::MAX.to_bits()),
+            )
         } else {
             invalid("magnitude of the zero point", u64::from(zero.unsigned_abs()), 1 << 30)
         }

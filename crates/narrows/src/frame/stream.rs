@@ -114,7 +114,13 @@ const CONTEXT_SEGMENTS: u32 = 2;
 const CONTEXT_WIDTH: u32 = 2;
 
 /// Append a stream's header up to its model.
-pub(crate) fn write_form(coder: Coder, rows: &Rows, chunk_rows: usize, model_from_profile: bool, out: &mut Vec<u8>) {
+pub(crate) fn write_form(
+    coder: Coder,
+    rows: &Rows,
+    chunk_rows: usize,
+    model_from_profile: bool,
+    out: &mut Vec<u8>,
+) {
     let (code, lanes) = match coder {
         Coder::Constant => (CODER_CONSTANT, 1),
         Coder::Packed => (CODER_PACKED, 1),
@@ -197,7 +203,11 @@ pub(crate) fn read(
             let least = *tans::STATE_BITS.start();
             let more = u32::from(cursor.byte("states")?);
             if more > tans::STATE_BITS.end() - least {
-                return Err(invalid("log2 of the states", u64::from(more + least), u64::from(*tans::STATE_BITS.end())));
+                return Err(invalid(
+                    "log2 of the states",
+                    u64::from(more + least),
+                    u64::from(*tans::STATE_BITS.end()),
+                ));
             }
             header.coder = Coder::Tans { state_bits: least + more };
             tans::MAX_LANES
@@ -299,22 +309,19 @@ fn read_directory(
     for chunk in chunks(&rows, header.chunk_rows) {
         let lanes = rows.width(chunk.start);
         let symbols = rows.range(&chunk).len() as u64;
-        match header.coder {
-            Coder::Tans { state_bits } => {
-                header.bytes.states += (lanes * state_bits as usize).div_ceil(8);
-                for _ in 0..lanes.div_ceil(tans::LANES_PER_STREAM) {
-                    let most = (symbols * u64::from(state_bits)).div_ceil(8);
-                    let length = cursor.varint("bytes of a bit stream", most)?;
-                    header.bytes.symbols += length as usize;
-                    lengths.push(length as u32);
-                }
+        if let Coder::Tans { state_bits } = header.coder {
+            header.bytes.states += (lanes * state_bits as usize).div_ceil(8);
+            for _ in 0..lanes.div_ceil(tans::LANES_PER_STREAM) {
+                let most = (symbols * u64::from(state_bits)).div_ceil(8);
+                let length = cursor.varint("bytes of a bit stream", most)?;
+                header.bytes.symbols += length as usize;
+                lengths.push(length as u32);
             }
-            _ => {
-                let words = cursor.varint("words of a chunk", symbols)?;
-                header.bytes.states += 4 * lanes;
-                header.bytes.symbols += 2 * words as usize;
-                lengths.push(words as u32);
-            }
+        } else {
+            let words = cursor.varint("words of a chunk", symbols)?;
+            header.bytes.states += 4 * lanes;
+            header.bytes.symbols += 2 * words as usize;
+            lengths.push(words as u32);
         }
     }
     header.bytes.directory = cursor.offset() - before;

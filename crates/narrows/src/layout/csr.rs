@@ -18,7 +18,7 @@ pub struct Csr {
 pub const MAX_COLUMNS: usize = 4095;
 
 impl Csr {
-    /// Set to the matrix that has `symbols` in `rows` equal rows of at most [`MAX_COLUMNS`].
+    /// Set to the matrix that has `symbols` in `rows` equal rows of at most 4,095.
     pub fn set(&mut self, symbols: &[u8], rows: usize) {
         debug_assert!(rows > 0 && symbols.len().is_multiple_of(rows));
         let columns = symbols.len() / rows;
@@ -44,7 +44,10 @@ impl Csr {
         out.extend_from_slice(&self.counts);
     }
 
-    /// The dense symbols of `D` with `nonzeros` non-zeros in rows of `columns`, or what is wrong with it.
+    /// The dense symbols of `D` with `nonzeros` non-zeros in rows of `columns`, written over `symbols`.
+    ///
+    /// # Errors
+    /// What is wrong with `D`, if no matrix has it.
     pub fn expand(
         concatenated: &[u16],
         nonzeros: usize,
@@ -67,7 +70,8 @@ impl Csr {
                 if column < from || column >= columns {
                     return Err("a column is outside its row or out of order");
                 }
-                row[column] = u8::try_from(value).ok().filter(|&v| v != 0).ok_or("a value is not a symbol")?;
+                row[column] =
+                    u8::try_from(value).ok().filter(|&v| v != 0).ok_or("a value is not a symbol")?;
                 from = column + 1;
             }
             next = end;

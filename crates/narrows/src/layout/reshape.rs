@@ -67,7 +67,8 @@ impl ReshapeSearch {
         let (length, levels) = (self.length, self.levels);
         let mut visits: Vec<Visit> = Vec::new();
         for rows in divisors(length).into_iter().rev() {
-            let allowed = (rows as u128 * rows as u128 > length as u128 || length == 1) && length / rows <= levels;
+            let allowed =
+                (rows as u128 * rows as u128 > length as u128 || length == 1) && length / rows <= levels;
             if !allowed {
                 break;
             }
@@ -180,7 +181,7 @@ fn divisors(n: usize) -> Vec<usize> {
 mod tests {
     use super::*;
 
-    /// T_tot straight from the definition: build v, c and r, pad, add, take the entropy.
+    /// The total straight from the definition: build v, c and r, pad, add, take the entropy.
     fn by_definition(symbols: &[u8], levels: usize, rows: usize) -> (usize, f64) {
         let columns = symbols.len() / rows;
         let mut d: Vec<usize> = symbols.iter().filter(|&&q| q != 0).map(|&q| q as usize).collect();
@@ -222,7 +223,8 @@ mod tests {
         let visits = ReshapeSearch::new(&symbols, 16).algorithm_1();
         assert!(visits.iter().all(|v| v.rows * v.rows > 6272 && v.columns <= 16));
         assert!(visits.windows(2).all(|pair| pair[0].rows > pair[1].rows));
-        let rises: Vec<bool> = visits.windows(2).map(|pair| pair[1].total_bits > pair[0].total_bits).collect();
+        let rises: Vec<bool> =
+            visits.windows(2).map(|pair| pair[1].total_bits > pair[0].total_bits).collect();
         assert!(rises.iter().rev().skip(1).all(|rise| !rise), "it went on after a rise: {visits:?}");
     }
 

@@ -40,7 +40,7 @@ pub(crate) fn weight(count: u32, total: u64, Scale { bits, mantissa }: Scale) ->
     if scaled < 1 << 16 {
         return 1;
     }
-    let exponent = 63 - scaled.leading_zeros() - 16;
+    let exponent = scaled.ilog2() - 16;
     let dropped = 16 + exponent.saturating_sub(mantissa);
     ((((scaled >> (dropped - 1)) + 1) >> 1) << (dropped - 16)) as u32
 }
@@ -165,7 +165,7 @@ mod tests {
             let mut state = seed | 1;
             let mut counts: Vec<u32> = (0..alphabet * tables).map(|_| {
                 state ^= state << 13; state ^= state >> 7; state ^= state << 17;
-                if state % 3 == 0 { 0 } else { 1 << (state >> 20) % 20 }
+                if state % 3 == 0 { 0 } else { 1 << ((state >> 20) % 20) }
             }).collect();
             (0..tables).for_each(|k| counts[k * alphabet + 1] = 1000);
             let weights: Vec<u32> = counts.chunks_exact(alphabet).flat_map(|table| {

@@ -170,7 +170,9 @@ fn per_channel<T: Element>(
             Affine::of_constant(min, levels)
         };
         let quantize = affine.quantizer();
-        planes.channel_offsets(channel).for_each(|offset| symbols[offset] = quantize(elements[offset].to_f32()));
+        planes
+            .channel_offsets(channel)
+            .for_each(|offset| symbols[offset] = quantize(elements[offset].to_f32()));
         maps.push(affine);
     }
 }

@@ -8,19 +8,26 @@ use crate::bits::BitWriter;
 use crate::layout::Rows;
 use crate::model::Table;
 
-/// Encode the symbols of rows `chunk` (`coded` holds just these). Appends to `out` the first state of each
-/// lane of the chunk's first row (`bits` bits each), then the bit streams, and to `lengths` the bytes of
-/// each stream.
+/// What chunks are written to.
+pub(crate) struct Output<'a> {
+    /// Bits each symbol puts out, and how many; kept between calls for its memory.
+    pub(crate) taken: &'a mut Vec<(u16, u8)>,
+    /// First states and bit streams are appended here.
+    pub(crate) payload: &'a mut Vec<u8>,
+    /// The bytes of each bit stream are appended here.
+    pub(crate) lengths: &'a mut Vec<u32>,
+}
+
+/// Encode the symbols of rows `chunk` (`coded` holds just these): the first state of each lane of the
+/// chunk's first row, `bits` bits each, then the bit streams.
 pub(crate) fn encode_chunk(
     coded: &[u8],
     rows: &Rows,
     chunk: &Range<usize>,
-    table: &Table,
-    machine: &Machine,
-    taken: &mut Vec<(u16, u8)>,
-    out: &mut Vec<u8>,
-    lengths: &mut Vec<u32>,
+    (table, machine): (&Table, &Machine),
+    output: Output<'_>,
 ) {
+    let Output { taken, payload: out, lengths } = output;
     let lanes = rows.width(chunk.start);
     let base = rows.start(chunk.start);
     let mut states = [0_u32; MAX_LANES];

@@ -50,7 +50,11 @@ impl Machine {
             self.of_symbol[table.cumulative()[symbol as usize] as usize + *nth as usize] = at as u16;
             *nth += 1;
             let bits = self.bits - x.ilog2();
-            self.states.push(State { symbol, bits: bits as u8, base: ((x << bits) - (1 << self.bits)) as u16 });
+            self.states.push(State {
+                symbol,
+                bits: bits as u8,
+                base: ((x << bits) - (1 << self.bits)) as u16,
+            });
         }
     }
 }
