@@ -30,7 +30,7 @@ fn joint_sequence(symbols: &[u8], rows: usize) -> Vec<usize> {
     d
 }
 
-/// T_tot(N) = |D| * H, by definition.
+/// `T_tot(N) = |D| * H`, by definition.
 fn total_bits(symbols: &[u8], rows: usize) -> f64 {
     let d = joint_sequence(symbols, rows);
     entropy_bits(&count(d.iter().copied(), 256.max(symbols.len() + 1)))
@@ -40,7 +40,7 @@ fn total_bits(symbols: &[u8], rows: usize) -> f64 {
 fn algorithm_1(symbols: &[u8], bits: u8) -> usize {
     let t = symbols.len();
     let (mut best, mut least) = (t, f64::INFINITY);
-    for n in (1..=t).rev().filter(|n| t % n == 0) {
+    for n in (1..=t).rev().filter(|n| t.is_multiple_of(*n)) {
         if (n as f64) <= (t as f64).sqrt() || t / n > 1 << bits {
             break;
         }

@@ -1,1 +1,14 @@
-//! One module for each command.
+//! One module for each command: its arguments and what it does with them.
+
+pub mod bench;
+pub mod calibrate;
+pub mod completions;
+pub mod cuts;
+pub mod decode;
+pub mod demo;
+pub mod encode;
+pub mod inspect;
+pub mod plan;
+pub mod run;
+pub mod serve;
+pub mod split;

@@ -1,0 +1,36 @@
+//! `narrows bench`: what the codec promises, measured on the demo network.
+
+mod accuracy;
+mod sizes;
+
+use crate::failure::Result;
+use crate::output::Output;
+
+const EXAMPLES: &str = "\
+Examples:
+  narrows bench sizes                                    frames against the reference method's, same symbols
+  bench/fashion-mnist                                    fetches the data set into bench/out
+  narrows bench accuracy --dataset bench/out/fashion-mnist
+                                                         bytes at the same accuracy, on 10,000 images";
+
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// Sizes and times of frames of the same symbols
+    Sizes(sizes::Args),
+    /// Bytes needed to keep the accuracy
+    Accuracy(accuracy::Args),
+}
+
+pub fn run(args: &Args, output: &Output) -> Result<()> {
+    match &args.what {
+        What::Sizes(args) => sizes::run(args, output),
+        What::Accuracy(args) => accuracy::run(args, output),
+    }
+}
