@@ -65,7 +65,10 @@ impl Output {
 
     /// Print a result for people, and a line break.
     pub fn print(&self, text: impl Display) -> Result<()> {
-        self.write(&format!("{text}\n"))
+        let text = text.to_string();
+        // Tables pad their last column.
+        let lines = text.split('\n').map(|line| line.trim_end_matches(' ')).collect::<Vec<_>>();
+        self.write(&format!("{}\n", lines.join("\n")))
     }
 
     /// Print a result for programs: one JSON value on a line.

@@ -462,6 +462,10 @@ impl Tensor {
 
 /// Append elements as little-endian bytes.
 pub(crate) fn write_le<T: Element>(elements: &[T], out: &mut Vec<u8>) {
+    if cfg!(target_endian = "little") {
+        out.extend_from_slice(bytemuck::cast_slice(elements));
+        return;
+    }
     let width = T::DTYPE.size();
     out.extend(elements.iter().flat_map(|&x| x.to_bits().to_le_bytes().into_iter().take(width)));
 }

@@ -48,7 +48,7 @@ pub struct Args {
     /// Order of the symbols
     #[arg(long, value_enum, default_value_t = LayoutName::Auto)]
     layout: LayoutName,
-    /// Entropy coder: auto, packed, rans, or tans[:STATES] with 64 to 4096 states
+    /// Entropy coder: auto, packed, rans, tans, or tans:STATES with 64 to 4096 states
     #[arg(long, value_name = "CODER", default_value = "auto", value_parser = options::coder)]
     coder: CoderChoice,
     /// What lanes and chunks are for
