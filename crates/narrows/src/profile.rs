@@ -60,7 +60,7 @@ pub struct Calibration {
 
 impl Default for Calibration {
     fn default() -> Self {
-        Self { levels: 16, clip: Clip::Percentile(99.9), axis: None }
+        Self { levels: 16, clip: Clip::Percentile(99.5), axis: None }
     }
 }
 

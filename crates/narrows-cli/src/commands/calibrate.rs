@@ -14,7 +14,7 @@ use crate::output::{Output, counted, grouped};
 
 const EXAMPLES: &str = "\
 Examples:
-  narrows calibrate features/*.npy -o cut.nrp                16 levels over 99.9 % of the values
+  narrows calibrate features/*.npy -o cut.nrp                16 levels over 99.5 % of the values
   narrows calibrate batch.npy --batched -o cut.nrp           the first axis counts samples
   narrows calibrate batch.npy --batched --levels 6 -o q6.nrp any number of levels, 2 to 256
   narrows calibrate batch.npy --batched --tail tail.onnx -o cut.nrp
@@ -43,7 +43,7 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=256))]
     levels: Option<u16>,
     /// Range that the levels span: full, mse (least squared error), or a percentile
-    #[arg(long, value_name = "RANGE", default_value = "99.9", value_parser = options::clip)]
+    #[arg(long, value_name = "RANGE", default_value = "99.5", value_parser = options::clip)]
     clip: Clip,
     /// Axis of a sample that holds the channels [default: 0 for tensors of rank 1 and 3, 1 otherwise]
     #[arg(long, value_name = "AXIS")]

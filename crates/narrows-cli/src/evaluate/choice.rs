@@ -20,8 +20,6 @@ const FITTED: usize = 200;
 pub struct Choice {
     /// The profile.
     pub profile: Arc<Profile>,
-    /// Percentage of the values that its levels span.
-    pub percentile: f32,
     /// Mean bytes of a frame.
     pub bytes: f64,
     /// Percentage of samples for which the tail gives the same top-1 as without compression.
@@ -54,7 +52,7 @@ pub fn smallest_agreeing(
                 bytes += encoder.encode(sample).map_err(codec)?.len();
             }
             let bytes = bytes as f64 / samples.len() as f64;
-            candidates.push(Choice { profile, percentile, bytes, agreement: 0.0 });
+            candidates.push(Choice { profile, bytes, agreement: 0.0 });
         }
     }
     candidates.sort_by(|a, b| a.bytes.total_cmp(&b.bytes));

@@ -1,13 +1,14 @@
-//! Bytes needed to keep the accuracy: the reference method at its best bit width, and a profile.
+//! Bytes needed to keep the accuracy: the reference method at its best bit width, and calibrated profiles
+//! at their best number of levels.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use narrows::{Decoder, EncodeOptions, Encoder, Tensor};
+use narrows::{Calibration, Decoder, EncodeOptions, Encoder, Profile, Tensor};
 use serde::Serialize;
 
 use super::sizes::features;
-use crate::evaluate::{Accuracy, DEMO_CUTS, Dataset, Half, demo_model, smallest_agreeing};
+use crate::evaluate::{Accuracy, DEMO_CUTS, Dataset, Half, demo_model};
 use crate::failure::{Failure, Result};
 use crate::output::{Align, Output, table};
 
@@ -28,12 +29,9 @@ pub struct Args {
     /// How many test images to use
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     images: usize,
-    /// How many training images to calibrate the profile on
-    #[arg(long, value_name = "N", default_value_t = 2_000)]
+    /// How many training images to calibrate profiles on
+    #[arg(long, value_name = "N", default_value_t = 200)]
     calibration: usize,
-    /// The profile must leave this percentage of the calibration images' answers as they are
-    #[arg(long, value_name = "PERCENT", default_value_t = 99.0)]
-    agreement: f64,
     /// The most that top-1 may drop, in percentage points
     #[arg(long, value_name = "POINTS", default_value_t = 0.2)]
     drop: f64,
@@ -41,6 +39,8 @@ pub struct Args {
 
 /// Bit widths of the reference method.
 const BITS: [u8; 5] = [2, 3, 4, 6, 8];
+/// Levels of the profiles: as many operating points for both.
+const LEVELS: [u16; 5] = [3, 4, 5, 6, 8];
 
 #[derive(Serialize)]
 struct Row {
@@ -52,24 +52,14 @@ struct Row {
     drop: f64,
 }
 
-/// What it takes at one cut.
+/// The smallest operating point of each method within the drop allowed, at one cut.
 #[derive(Serialize)]
 struct AtCut {
     cut: String,
-    /// The smallest of the reference method's rows within the drop.
     reference: Option<String>,
-    /// Bytes of the profile to those of that row.
+    profile: Option<String>,
+    /// Bytes of the profile's to those of the reference method's.
     ratio: Option<f64>,
-    profile: ProfileRow,
-}
-
-#[derive(Serialize)]
-struct ProfileRow {
-    id: String,
-    levels: u16,
-    percentile: f32,
-    agreement: f64,
-    within_drop: bool,
 }
 
 /// A tail, the test features that go to it, and the answers without compression.
@@ -88,53 +78,48 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let mut training = Dataset::training(&args.dataset)?;
     training.truncate(args.calibration);
     let (mut rows, mut summary) = (Vec::new(), Vec::new());
+    let points = args.cuts.len() * (BITS.len() + LEVELS.len());
+    let progress = output.progress(points as u64, "measuring");
     for cut in &args.cuts {
         let split = narrows_split::split(&model, cut)
             .map_err(|error| Failure::model("cannot split the demo network", &error))?;
         let (head, tail) = (Half::head(&split.head, cut)?, Half::tail(&split.tail, cut)?);
-        let progress = output.progress(1, "calibrating");
-        let choice = smallest_agreeing(&tail, &features(&head, &training)?, None, args.agreement, &progress)?;
-        progress.finish_and_clear();
+        let samples = features(&head, &training)?;
         let session = Session::new(cut, tail, features(&head, &test)?, &test)?;
-        let progress = output.progress(BITS.len() as u64 + 1, "measuring");
-        let first = rows.len();
+        let mut reference = Vec::new();
         for q in BITS {
-            rows.push(session.row(
-                format!("reference Q={q}"),
-                EncodeOptions::reference(q),
-                &mut Decoder::new(),
-            )?);
+            let options = EncodeOptions::reference(q);
+            reference.push(session.row(format!("reference Q={q}"), options, &mut Decoder::new())?);
             progress.inc(1);
         }
-        let within = |row: &&Row| row.drop <= args.drop;
-        let smallest = |a: &&Row, b: &&Row| a.bytes_per_image.total_cmp(&b.bytes_per_image);
-        let reference = rows[first..].iter().filter(within).min_by(smallest);
-        let reference = reference.map(|row| (row.method.clone(), row.bytes_per_image));
-        let mut decoder = Decoder::new();
-        decoder.profiles_mut().insert(Arc::clone(&choice.profile));
-        let name = format!("profile {} levels, {} %", choice.profile.affine().levels(), choice.percentile);
-        let row = session.row(name, choice.profile.options(), &mut decoder)?;
-        progress.finish_and_clear();
-        summary.push(AtCut {
-            cut: cut.clone(),
-            ratio: reference.as_ref().map(|(_, bytes)| row.bytes_per_image / bytes),
-            reference: reference.map(|(method, _)| method),
-            profile: ProfileRow {
-                id: choice.profile.id().to_string(),
-                levels: choice.profile.affine().levels(),
-                percentile: choice.percentile,
-                agreement: choice.agreement,
-                within_drop: row.drop <= args.drop,
-            },
-        });
-        rows.push(row);
+        let mut profiles = Vec::new();
+        for levels in LEVELS {
+            profiles.push(session.profile_row(levels, &samples)?);
+            progress.inc(1);
+        }
+        let best_reference = smallest_within(args.drop, &reference);
+        let best_profile = smallest_within(args.drop, &profiles);
+        let ratio = best_reference.zip(best_profile).map(|(r, p)| p.bytes_per_image / r.bytes_per_image);
+        let method = |row: Option<&Row>| row.map(|row| row.method.clone());
+        let (best_reference, best_profile) = (method(best_reference), method(best_profile));
+        summary.push(AtCut { cut: cut.clone(), reference: best_reference, profile: best_profile, ratio });
+        rows.extend(reference);
+        rows.extend(profiles);
     }
+    progress.finish_and_clear();
     if output.is_json() {
         let (model, images) = (crate::evaluate::DEMO_MODEL, test.len());
         let report = serde_json::json!({ "model": model, "images": images, "rows": rows, "cuts": summary });
         return output.print_json(&report);
     }
     print(&rows, &summary, output)
+}
+
+/// The row of fewest bytes that loses no more than `drop`.
+fn smallest_within(drop: f64, rows: &[Row]) -> Option<&Row> {
+    // A drop is a difference of percentages: leave room for their last bits.
+    let within = rows.iter().filter(|row| row.drop <= drop + 1e-9);
+    within.min_by(|a, b| a.bytes_per_image.total_cmp(&b.bytes_per_image))
 }
 
 impl<'a> Session<'a> {
@@ -147,6 +132,17 @@ impl<'a> Session<'a> {
         }
         session.unsplit = unsplit;
         Ok(session)
+    }
+
+    /// A profile of `levels` levels with the default clip, fitted to `samples`.
+    fn profile_row(&self, levels: u16, samples: &[Tensor]) -> Result<Row> {
+        let codec = |error: narrows::Error| Failure::codec("cannot calibrate a profile", &error);
+        let views: Vec<_> = samples.iter().map(Tensor::view).collect();
+        let calibration = Calibration { levels, ..Calibration::default() };
+        let profile = Arc::new(Profile::calibrate(&views, &calibration).map_err(codec)?);
+        let mut decoder = Decoder::new();
+        decoder.profiles_mut().insert(Arc::clone(&profile));
+        self.row(format!("profile, {levels} levels"), profile.options(), &mut decoder)
     }
 
     fn answer(&self, tensor: &Tensor) -> Result<Vec<f32>> {
@@ -199,17 +195,12 @@ fn print(rows: &[Row], summary: &[AtCut], output: &Output) -> Result<()> {
     output.print(drawn)?;
     output.print("")?;
     for at in summary {
-        let ProfileRow { levels, percentile, agreement, within_drop, .. } = &at.profile;
-        let kept = if *within_drop { "within" } else { "beyond" };
-        let against = match (&at.reference, at.ratio) {
-            (Some(method), Some(ratio)) => format!("{ratio:.3} of the bytes of {method}"),
-            _ => "no bit width of the reference method keeps the accuracy".to_owned(),
-        };
-        output.print(format!(
-            "{}: profile of {levels} levels over {percentile} % ({agreement:.2} % of calibration answers kept), \
-             {kept} the drop allowed: {against}",
-            at.cut
-        ))?;
+        output.print(match (&at.reference, &at.profile, at.ratio) {
+            (Some(reference), Some(profile), Some(ratio)) => {
+                format!("{}: {profile} needs {ratio:.3} of the bytes of {reference}", at.cut)
+            }
+            _ => format!("{}: one of the methods never keeps the accuracy", at.cut),
+        })?;
     }
     Ok(())
 }
