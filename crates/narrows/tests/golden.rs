@@ -135,3 +135,39 @@ fn golden_frames_of_degenerate_tensors_decode_to_the_same_bits() {
     negative.iter_mut().for_each(|x| *x -= 7.0);
     check("all-negative", &TensorView::new(&negative, &[5, 5, 5]).unwrap(), &EncodeOptions::bits(4));
 }
+
+/// Every golden frame, with the file it is in.
+fn files() -> Vec<(String, Vec<u8>)> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let frames = paths.filter(|path| path.extension().is_some_and(|extension| extension == "nrw"));
+    frames.map(|path| (path.display().to_string(), std::fs::read(&path).unwrap())).collect()
+}
+
+fn decoder() -> Decoder {
+    let mut decoder = Decoder::new();
+    decoder.profiles_mut().insert(profile());
+    decoder
+}
+
+#[test]
+fn every_truncation_of_a_golden_frame_is_a_typed_error() {
+    let mut decoder = decoder();
+    for (name, frame) in files() {
+        for length in 0..frame.len() {
+            assert!(decoder.decode(&frame[..length]).is_err(), "{name}: {length} bytes were enough");
+        }
+    }
+}
+
+#[test]
+fn every_bit_flip_of_a_golden_frame_is_a_typed_error() {
+    let mut decoder = decoder();
+    for (name, mut frame) in files() {
+        for bit in 0..frame.len() * 8 {
+            frame[bit / 8] ^= 1 << (bit % 8);
+            assert!(decoder.decode(&frame).is_err(), "{name}: bit {bit} did not matter");
+            frame[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+}
