@@ -1,6 +1,11 @@
 //! Tensors for tests, the same on every machine.
 #![allow(dead_code)]
 
+use half::f16;
+use narrows::{
+    Clip, CoderChoice, EncodeOptions, Encoder, LayoutChoice, Quantizer, Reshape, Tensor, TensorView,
+};
+
 /// A small deterministic generator (xorshift64*), so that golden files never depend on a crate's version.
 pub struct Random(u64);
 
@@ -61,4 +66,57 @@ pub fn count(symbols: impl IntoIterator<Item = usize>, alphabet: usize) -> Vec<u
     let mut counts = vec![0; alphabet];
     symbols.into_iter().for_each(|symbol| counts[symbol] += 1);
     counts
+}
+
+/// A small frame of every kind.
+pub fn frames() -> Vec<(String, Vec<u8>, Tensor)> {
+    let dims = [6, 5, 7];
+    let data = features(&dims, 4);
+    let view = TensorView::new(&data, &dims).unwrap();
+    let halves: Vec<f16> = data.iter().map(|&x| f16::from_f32(x)).collect();
+    let halves = TensorView::new(&halves, &dims).unwrap();
+    let per_channel = Quantizer::PerChannel { bits: 3, clip: Clip::Full };
+    let all = [
+        ("planes", EncodeOptions { layout: LayoutChoice::Planes, ..EncodeOptions::bits(3) }),
+        (
+            "natural",
+            EncodeOptions {
+                layout: LayoutChoice::Natural,
+                coder: CoderChoice::Rans,
+                ..EncodeOptions::bits(4)
+            },
+        ),
+        ("packed", EncodeOptions { coder: CoderChoice::Packed, ..EncodeOptions::bits(5) }),
+        ("tans", EncodeOptions { coder: CoderChoice::Tans { state_bits: 7 }, ..EncodeOptions::bits(2) }),
+        ("csr", EncodeOptions::reference(3)),
+        (
+            "csr-separate",
+            EncodeOptions {
+                layout: LayoutChoice::CsrSeparate(Reshape::EveryDivisor),
+                ..EncodeOptions::bits(3)
+            },
+        ),
+        ("per-channel", EncodeOptions { quantizer: per_channel, ..EncodeOptions::default() }),
+        ("lossless", EncodeOptions::lossless()),
+    ];
+    let mut frames = Vec::new();
+    for (name, options) in all {
+        for (dtype, view) in [("f32", view), ("f16", halves)] {
+            let frame = Encoder::new(options.clone()).unwrap().encode(&view).unwrap();
+            let tensor = narrows::decode(&frame).unwrap();
+            frames.push((format!("{name} {dtype}"), frame, tensor));
+        }
+    }
+    let constant = [0.5_f32; 40];
+    let frame = narrows::encode(&TensorView::new(&constant, &[8, 5]).unwrap(), 4).unwrap();
+    frames.push(("constant".into(), frame.clone(), narrows::decode(&frame).unwrap()));
+    frames
+}
+
+/// The frame with its checksum made to match again, as a malicious writer would.
+pub fn with_checksum(mut frame: Vec<u8>) -> Vec<u8> {
+    let end = frame.len() - 4;
+    let checksum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &frame[..end]) as u32;
+    frame[end..].copy_from_slice(&checksum.to_le_bytes());
+    frame
 }
