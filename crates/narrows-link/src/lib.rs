@@ -29,6 +29,8 @@
 //! A session is one client and one server taking turns. Whatever bytes a peer sends, the answer is
 //! a typed [`Error`], and memory is taken only for bytes that came and that the limits allow.
 
+#![forbid(unsafe_code)]
+
 mod client;
 pub mod emulator;
 mod error;

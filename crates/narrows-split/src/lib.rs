@@ -33,6 +33,8 @@
 //! # Ok::<(), narrows_split::Error>(())
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod analysis;
 mod constant;
 mod cuts;
