@@ -52,7 +52,7 @@ mod tensor;
 
 pub use codec::{
     CoderChoice, Decoder, EncodeOptions, Encoder, Estimate, Inspection, LayoutChoice, Reshape,
-    StreamInspection, Target, encode_raw, inspect,
+    StreamInspection, SymbolDecoder, SymbolEncoder, SymbolLayout, Target, encode_raw, inspect,
 };
 pub use cpu::Path;
 pub use error::{Error, Result};

@@ -7,8 +7,10 @@ mod lossless;
 mod options;
 mod plan;
 mod stream;
+mod symbols;
 
 pub use decoder::Decoder;
 pub use encoder::{Encoder, Estimate, encode_raw};
 pub use inspect::{Inspection, StreamInspection, inspect};
 pub use options::{CoderChoice, EncodeOptions, LayoutChoice, Reshape, Target};
+pub use symbols::{SymbolDecoder, SymbolEncoder, SymbolLayout};

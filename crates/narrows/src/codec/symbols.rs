@@ -1,0 +1,150 @@
+//! Symbols that are already quantised, without a frame around them.
+
+use super::options::Target;
+use super::plan::Plan;
+use super::stream::{StreamReader, StreamWriter};
+use crate::bits::width_of;
+use crate::error::{Error, Result};
+use crate::frame::Cursor;
+use crate::frame::stream::{Coder, Expected, Order};
+use crate::layout::{Planes, Rows};
+use crate::model::histogram;
+use crate::quantize::MAX_LEVELS;
+use crate::rans;
+
+/// What both ends know of a sequence of symbols: how many of how many kinds, and how they lie.
+#[derive(Clone, Copy, Debug)]
+pub struct SymbolLayout(Expected);
+
+impl SymbolLayout {
+    /// `symbols` symbols of the kinds `0..alphabet`, coded with one table.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for an alphabet outside 2 to 256.
+    pub fn natural(symbols: usize, alphabet: u16) -> Result<Self> {
+        Self::new(Order::Natural(symbols), alphabet)
+    }
+
+    /// The symbols of a tensor of these planes, in row-major order, each coded with the table that its
+    /// neighbours choose.
+    ///
+    /// # Errors
+    /// As [`SymbolLayout::natural`].
+    pub fn planes(planes: Planes, alphabet: u16) -> Result<Self> {
+        Self::new(Order::Planes(planes), alphabet)
+    }
+
+    fn new(order: Order, alphabet: u16) -> Result<Self> {
+        if !(2..=MAX_LEVELS).contains(&alphabet) {
+            let (what, value) = ("alphabet", f64::from(alphabet));
+            return Err(Error::InvalidOption { what, value, allowed: "2 to 256" });
+        }
+        Ok(Self(Expected { alphabet: usize::from(alphabet), order }))
+    }
+
+    /// Number of symbols.
+    pub const fn symbols(&self) -> usize {
+        self.0.order.symbols()
+    }
+}
+
+/// Codes symbols that somebody else has quantised as a bare stream (section 5 of `docs/format.md`): no
+/// header and no checksum, which are the caller's. Keeps its buffers.
+///
+/// ```
+/// use narrows::{SymbolDecoder, SymbolEncoder, SymbolLayout};
+/// let weights: Vec<u8> = (0..10_000_u32).map(|i| (i * i % 7 * (i % 3) / 6) as u8).collect();
+/// let layout = SymbolLayout::natural(weights.len(), 3)?;
+///
+/// let (mut stream, mut symbols) = (Vec::new(), Vec::new());
+/// SymbolEncoder::default().encode_into(&weights, &layout, &mut stream)?;
+/// SymbolDecoder::default().decode_into(&stream, &layout, &mut symbols)?;
+///
+/// assert_eq!(symbols, weights);
+/// # Ok::<(), narrows::Error>(())
+/// ```
+#[derive(Default)]
+pub struct SymbolEncoder {
+    target: Target,
+    counts: Vec<u32>,
+    coded: Vec<u8>,
+    plan: Plan,
+    writer: StreamWriter,
+}
+
+impl SymbolEncoder {
+    /// An encoder that trades bytes for speed as `target` says.
+    pub fn new(target: Target) -> Self {
+        Self { target, ..Self::default() }
+    }
+
+    /// Encode over `stream`, reusing its memory. Symbols that rANS would not make smaller are packed.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there are not as many symbols as the layout says, or one is outside the alphabet.
+    pub fn encode_into(&mut self, symbols: &[u8], layout: &SymbolLayout, stream: &mut Vec<u8>) -> Result<()> {
+        let Expected { alphabet, order } = layout.0;
+        let (value, bound) = (symbols.len(), order.symbols());
+        if value != bound {
+            return Err(Error::Shape { what: "number of symbols", value, bound });
+        }
+        let largest = symbols.iter().fold(0, |largest, &symbol| symbol.max(largest));
+        if usize::from(largest) >= alphabet {
+            let (value, bound) = (usize::from(largest), alphabet - 1);
+            return Err(Error::Shape { what: "largest symbol", value, bound });
+        }
+        stream.clear();
+        let natural = Order::Natural(symbols.len());
+        let Self { target, counts, coded, plan, writer } = self;
+        histogram::count(symbols, alphabet, counts);
+        if let Some(symbol) = counts.iter().position(|&n| n as usize == symbols.len()) {
+            plan.set_constant(natural, alphabet, symbol);
+        } else if let Order::Planes(planes) = order {
+            let widest = Rows::of_planes(&planes, rans::MAX_LANES);
+            widest.gather(&planes, symbols, coded);
+            plan.set_neighbours(coded, order, alphabet, *target);
+            if plan.rows != widest {
+                plan.rows.gather(&planes, symbols, coded);
+            }
+            if plan.chunks_cut_planes() {
+                plan.recount(coded);
+            }
+        } else {
+            plan.set_order_0(Coder::Rans, natural, counts, *target);
+        }
+        let packed = 1 + (symbols.len() * width_of(alphabet) as usize).div_ceil(8);
+        if (packed as f64) < plan.bytes() {
+            plan.set_packed(natural, alphabet);
+        }
+        let in_planes = plan.coder == Coder::Rans && matches!(order, Order::Planes(_));
+        writer.write(if in_planes { coded } else { symbols }, plan, &plan.model, stream);
+        Ok(())
+    }
+}
+
+/// Undoes [`SymbolEncoder`]; keeps its buffers. Safe on any bytes.
+#[derive(Default)]
+pub struct SymbolDecoder {
+    coded: Vec<u8>,
+    reader: StreamReader,
+}
+
+impl SymbolDecoder {
+    /// Decode over `symbols`, reusing their memory. Takes no more memory than the layout says; on an error
+    /// the symbols are unspecified.
+    ///
+    /// # Errors
+    /// Any of [`Error`]'s for a stream that is not one of this layout. Without a checksum, other symbols are
+    /// possible where the bytes were changed.
+    pub fn decode_into(&mut self, stream: &[u8], layout: &SymbolLayout, symbols: &mut Vec<u8>) -> Result<()> {
+        let mut cursor = Cursor::new(stream);
+        let Self { coded, reader } = self;
+        if let Order::Planes(planes) = layout.0.order {
+            let header = reader.read(&mut cursor, &layout.0, None, coded)?;
+            header.rows.scatter(&planes, coded, symbols);
+        } else {
+            reader.read(&mut cursor, &layout.0, None, symbols)?;
+        }
+        cursor.expect_end()
+    }
+}
