@@ -47,6 +47,9 @@ mod model;
 mod profile;
 mod quantize;
 mod rans;
+#[cfg(feature = "stages")]
+#[doc(hidden)]
+pub mod stages;
 mod tans;
 mod tensor;
 

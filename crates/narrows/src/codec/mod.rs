@@ -5,8 +5,8 @@ mod encoder;
 mod inspect;
 mod lossless;
 mod options;
-mod plan;
-mod stream;
+pub(crate) mod plan;
+pub(crate) mod stream;
 mod symbols;
 
 pub use decoder::Decoder;

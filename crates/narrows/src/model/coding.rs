@@ -36,7 +36,8 @@ pub(crate) fn weight(count: u32, total: u64, Scale { bits, mantissa }: Scale) ->
         return 0;
     }
     // Scaled in 16 more bits than it is kept in, so that rounding happens once.
-    let scaled = ((u128::from(count) << (bits + 16)) / u128::from(total)) as u64;
+    // At most 32 + 14 + 16 bits.
+    let scaled = (u64::from(count) << (bits + 16)) / total;
     if scaled < 1 << 16 {
         return 1;
     }

@@ -69,53 +69,16 @@ impl Classes {
     /// Neighbouring bins are merged pair by pair, the most gainful first, until every merge left would
     /// cost bits and no more than [`MAX_CLASSES`] remain.
     pub(crate) fn merge(alphabet: usize, counts: &mut Vec<u32>, bits_per_entry: f64) -> Self {
-        let cost = |bin: &[u32]| {
-            let present = bin.iter().filter(|&&n| n > 0).count();
-            histogram::entropy_bits(bin.iter().copied()) + bits_per_entry * present as f64
-        };
-        let cost_together = |counts: &[u32], left: usize| {
-            let (a, b) = counts[left * alphabet..(left + 2) * alphabet].split_at(alphabet);
-            let together = a.iter().zip(b).map(|(a, b)| a + b);
-            let present = together.clone().filter(|&n| n > 0).count();
-            histogram::entropy_bits(together) + bits_per_entry * present as f64
-        };
-        let (mut starts, mut costs, mut merged) = ([0; MAX_BINS], [0.0; MAX_BINS], [0.0; MAX_BINS]);
-        let mut left_over = 0;
-        // Empty bins cost nothing and join their left neighbour at once.
-        for bin in 0..Self::bins(alphabet) {
-            let source = bin * alphabet..(bin + 1) * alphabet;
-            if bin > 0 && counts[source.clone()].iter().all(|&n| n == 0) {
-                continue;
-            }
-            counts.copy_within(source, left_over * alphabet);
-            costs[left_over] = cost(&counts[left_over * alphabet..(left_over + 1) * alphabet]);
-            starts[left_over] = bin;
-            left_over += 1;
+        let mut runs = Runs::new(alphabet, counts, bits_per_entry);
+        while let Some(left) = runs.next_merge() {
+            runs.merge(left);
         }
-        (1..left_over).for_each(|right| merged[right - 1] = cost_together(counts, right - 1));
-        while left_over > 1 {
-            let loss = |left: usize| merged[left] - costs[left] - costs[left + 1];
-            let left = (0..left_over - 1).min_by(|&a, &b| loss(a).total_cmp(&loss(b))).unwrap_or(0);
-            if loss(left) > 0.0 && left_over <= MAX_CLASSES {
-                break;
-            }
-            let (a, b) = counts[left * alphabet..(left + 2) * alphabet].split_at_mut(alphabet);
-            a.iter_mut().zip(b.iter()).for_each(|(a, b)| *a += b);
-            counts.copy_within((left + 2) * alphabet..left_over * alphabet, (left + 1) * alphabet);
-            costs[left] = merged[left];
-            starts.copy_within(left + 2..left_over, left + 1);
-            costs.copy_within(left + 2..left_over, left + 1);
-            merged.copy_within(left + 1..left_over, left);
-            left_over -= 1;
-            if left > 0 {
-                merged[left - 1] = cost_together(counts, left - 1);
-            }
-            if left + 1 < left_over {
-                merged[left] = cost_together(counts, left);
-            }
+        let (starts, count) = (runs.start, runs.count);
+        for (class, &start) in starts[..count].iter().enumerate() {
+            counts.copy_within(start * alphabet..(start + 1) * alphabet, class * alphabet);
         }
-        counts.truncate(left_over * alphabet);
-        Self::from_starts(alphabet, &starts[1..left_over])
+        counts.truncate(count * alphabet);
+        Self::from_starts(alphabet, &starts[1..count])
     }
 
     pub(crate) fn write(&self, bits: &mut BitWriter<'_>) {
@@ -137,6 +100,80 @@ impl Classes {
             starts[index] = start;
         }
         Ok(Self::from_starts(alphabet, &starts[..count]))
+    }
+}
+
+/// Neighbouring bins on their way to classes.
+struct Runs<'a> {
+    alphabet: usize,
+    bits_per_entry: f64,
+    /// Counts of bins; those of a run are summed in its first bin's place.
+    counts: &'a mut [u32],
+    /// Runs left over.
+    count: usize,
+    /// The first bin of each.
+    start: [usize; MAX_BINS],
+    /// What each costs, bits.
+    cost: [f64; MAX_BINS],
+    /// What each would cost together with its right neighbour.
+    merged: [f64; MAX_BINS],
+}
+
+impl<'a> Runs<'a> {
+    fn new(alphabet: usize, counts: &'a mut [u32], bits_per_entry: f64) -> Self {
+        let (start, cost, merged) = ([0; MAX_BINS], [0.0; MAX_BINS], [0.0; MAX_BINS]);
+        let mut runs = Self { alphabet, bits_per_entry, counts, count: 0, start, cost, merged };
+        for bin in 0..Classes::bins(alphabet) {
+            // Empty bins cost nothing and join their left neighbour at once.
+            if bin > 0 && runs.of_bin(bin).iter().all(|&n| n == 0) {
+                continue;
+            }
+            runs.start[runs.count] = bin;
+            runs.cost[runs.count] = runs.bits(runs.of_bin(bin).iter().copied());
+            runs.count += 1;
+        }
+        (1..runs.count).for_each(|right| runs.merged[right - 1] = runs.bits_together(right - 1));
+        runs
+    }
+
+    fn of_bin(&self, bin: usize) -> &[u32] {
+        &self.counts[bin * self.alphabet..(bin + 1) * self.alphabet]
+    }
+
+    /// Bits of the symbols counted and of their table.
+    fn bits(&self, counts: impl Iterator<Item = u32> + Clone) -> f64 {
+        let present = counts.clone().map(|n| u32::from(n > 0)).sum::<u32>();
+        histogram::entropy_bits(counts) + self.bits_per_entry * f64::from(present)
+    }
+
+    /// Bits of run `left` and the one after it as one.
+    fn bits_together(&self, left: usize) -> f64 {
+        let (a, b) = (self.of_bin(self.start[left]), self.of_bin(self.start[left + 1]));
+        self.bits(a.iter().zip(b).map(|(a, b)| a + b))
+    }
+
+    /// The left one of the two runs to merge next, if any are.
+    fn next_merge(&self) -> Option<usize> {
+        let loss = |left: usize| self.merged[left] - self.cost[left] - self.cost[left + 1];
+        let left = (0..self.count.saturating_sub(1)).min_by(|&a, &b| loss(a).total_cmp(&loss(b)))?;
+        (loss(left) <= 0.0 || self.count > MAX_CLASSES).then_some(left)
+    }
+
+    fn merge(&mut self, left: usize) {
+        let (into, from) = (self.start[left] * self.alphabet, self.start[left + 1] * self.alphabet);
+        let (a, b) = self.counts.split_at_mut(from);
+        a[into..into + self.alphabet].iter_mut().zip(&*b).for_each(|(a, b)| *a += b);
+        self.cost[left] = self.merged[left];
+        self.start.copy_within(left + 2..self.count, left + 1);
+        self.cost.copy_within(left + 2..self.count, left + 1);
+        self.merged.copy_within(left + 1..self.count, left);
+        self.count -= 1;
+        if left > 0 {
+            self.merged[left - 1] = self.bits_together(left - 1);
+        }
+        if left + 1 < self.count {
+            self.merged[left] = self.bits_together(left);
+        }
     }
 }
 

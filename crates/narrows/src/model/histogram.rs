@@ -1,5 +1,6 @@
 //! Counting symbols, and the entropy of what was counted.
 
+use super::log2::Log2;
 use crate::rans::Symbol;
 
 /// Count `symbols` into `counts`, which is reset to one zero per symbol of the alphabet.
@@ -12,11 +13,13 @@ pub(crate) fn count<S: Symbol>(symbols: &[S], alphabet: usize, counts: &mut Vec<
 /// Shannon's bound for coding what was counted with one ideal static model, in bits:
 /// `sum(n * log2(total / n))`.
 pub(crate) fn entropy_bits(counts: impl IntoIterator<Item = u32>) -> f64 {
+    let log2 = Log2::table();
     let (mut total, mut scattered) = (0_u64, 0.0);
-    for n in counts.into_iter().filter(|&n| n > 0) {
+    // A count of zero adds zero, which is cheaper than asking.
+    for n in counts {
         total += u64::from(n);
-        scattered += f64::from(n) * f64::from(n).log2();
+        scattered += f64::from(n) * log2.of(n);
     }
-    let total = total as f64;
-    if total == 0.0 { 0.0 } else { (total * total.log2() - scattered).max(0.0) }
+    let log2_total = u32::try_from(total).map_or_else(|_| (total as f64).log2(), |n| log2.of(n));
+    (total as f64 * log2_total - scattered).max(0.0)
 }

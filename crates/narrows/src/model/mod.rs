@@ -3,6 +3,7 @@
 pub(crate) mod coding;
 pub(crate) mod context;
 pub(crate) mod histogram;
+mod log2;
 pub(crate) mod table;
 
 pub(crate) use context::{Classes, Context, chunks};

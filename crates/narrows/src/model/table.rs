@@ -1,5 +1,7 @@
 //! Frequency tables: probabilities as integers that add up to a power of two.
 
+use super::log2::Log2;
+
 /// The largest alphabet a table may have.
 pub const MAX_ALPHABET: usize = 4096;
 
@@ -113,7 +115,9 @@ impl Table {
 
     /// Bits this table spends on symbols counted so: `sum(n * (b - log2 f))`; infinite if one has no frequency.
     pub fn cost_bits(&self, counts: &[u32]) -> f64 {
-        let cost = |(&n, &f): (&u32, &u16)| f64::from(n) * (f64::from(self.bits) - f64::from(f).log2());
+        let log2 = Log2::table();
+        let length = |f: u16| if f > 0 { f64::from(self.bits) - log2.of(f.into()) } else { f64::INFINITY };
+        let cost = |(&n, &f): (&u32, &u16)| f64::from(n) * length(f);
         counts.iter().zip(&self.frequencies).filter(|(n, _)| **n > 0).map(cost).sum()
     }
 }

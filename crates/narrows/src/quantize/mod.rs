@@ -5,6 +5,8 @@ mod range;
 
 pub use affine::{Affine, MAX_LEVELS, MAX_ZERO};
 pub(crate) use range::Scratch;
+#[cfg(feature = "stages")]
+pub(crate) use range::finite_range;
 
 use crate::error::{Error, Result};
 use crate::layout::Planes;

@@ -17,7 +17,7 @@ pub(crate) struct Scratch {
 }
 
 /// The smallest and largest of finite elements; `(0, 0)` if there are none.
-pub(super) fn finite_range<T: Element>(elements: &[T]) -> Result<(f32, f32)> {
+pub(crate) fn finite_range<T: Element>(elements: &[T]) -> Result<(f32, f32)> {
     let (mut min, mut max, mut finite) = (f32::INFINITY, f32::NEG_INFINITY, true);
     for x in elements.iter().map(|&x| x.to_f32()) {
         finite &= x.is_finite();

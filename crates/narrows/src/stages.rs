@@ -1,0 +1,145 @@
+//! The stages of encoding and decoding one by one, for `benches/chain.rs`; not part of the library.
+
+use crate::codec::plan::Plan;
+use crate::codec::stream::{StreamReader, StreamWriter};
+use crate::codec::{EncodeOptions, Target};
+use crate::frame::Cursor;
+use crate::frame::stream::{Coder, Expected, Order};
+use crate::layout::{Planes, Rows};
+use crate::model::{Classes, Context, histogram};
+use crate::quantize::{self, Dequantizer, Quantizer, Scratch};
+use crate::rans::MAX_LANES;
+use crate::tensor::{Element, Shape};
+
+/// One tensor with what each stage needs from the stage before.
+pub struct Stages<T> {
+    elements: Vec<T>,
+    planes: Planes,
+    quantizer: Quantizer,
+    dequantizer: Dequantizer,
+    alphabet: usize,
+    scratch: Scratch,
+    symbols: Vec<u8>,
+    coded: Vec<u8>,
+    counts: Vec<u32>,
+    sums: Vec<u32>,
+    merged: Vec<u32>,
+    order_0: Plan,
+    neighbours: Plan,
+    writer: StreamWriter,
+    reader: StreamReader,
+    stream: Vec<u8>,
+    decoded: Vec<u8>,
+    values: Vec<T>,
+}
+
+impl<T: Element> Stages<T> {
+    /// All stages of `elements`, quantised at `bits` bits, run once.
+    pub fn new(elements: Vec<T>, dims: &[usize], bits: u8) -> Self {
+        let shape = Shape::new(dims).expect("a shape");
+        let axis = EncodeOptions::default().axis.unwrap_or_else(|| Planes::usual_axis(&shape));
+        let planes = Planes::new(&shape, axis).expect("an axis");
+        let mut stages = Self {
+            elements,
+            planes,
+            quantizer: Quantizer::aiq(bits),
+            dequantizer: Dequantizer::PerChannel(Vec::new()),
+            alphabet: 1 << bits,
+            scratch: Scratch::default(),
+            symbols: Vec::new(),
+            coded: Vec::new(),
+            counts: Vec::new(),
+            sums: Vec::new(),
+            merged: Vec::new(),
+            order_0: Plan::default(),
+            neighbours: Plan::default(),
+            writer: StreamWriter::default(),
+            reader: StreamReader::default(),
+            stream: Vec::new(),
+            decoded: Vec::new(),
+            values: Vec::new(),
+        };
+        stages.quantize();
+        stages.count();
+        stages.count_contexts();
+        stages.plan_order_0();
+        stages.plan_neighbours();
+        stages.gather();
+        stages.encode();
+        stages.decode();
+        stages.scatter_and_dequantize();
+        stages
+    }
+
+    fn order(&self) -> Order {
+        Order::Planes(self.planes)
+    }
+
+    /// The range scan.
+    pub fn range(&mut self) -> (f32, f32) {
+        quantize::finite_range(&self.elements).expect("finite elements")
+    }
+
+    /// The range scan, and elements to symbols.
+    pub fn quantize(&mut self) {
+        let Self { quantizer, elements, planes, symbols, dequantizer, scratch, .. } = self;
+        quantize::quantize(quantizer, elements, planes, symbols, dequantizer, scratch).expect("finite");
+    }
+
+    /// Symbols into plane order, at the lanes that the plan chose.
+    pub fn gather(&mut self) {
+        self.neighbours.rows.gather(&self.planes, &self.symbols, &mut self.coded);
+    }
+
+    /// Symbols counted.
+    pub fn count(&mut self) {
+        histogram::count(&self.symbols, self.alphabet, &mut self.counts);
+    }
+
+    /// Symbols counted by the sum of their neighbours.
+    pub fn count_contexts(&mut self) {
+        let rows = Rows::of_planes(&self.planes, MAX_LANES);
+        rows.gather(&self.planes, &self.symbols, &mut self.coded);
+        Context::count_by_sum(&self.coded, &rows, rows.count(), self.alphabet, &mut self.sums);
+    }
+
+    /// Bins of sums to classes.
+    pub fn merge(&mut self) -> usize {
+        self.merged.clear();
+        self.merged.extend_from_slice(&self.sums);
+        Classes::merge(self.alphabet, &mut self.merged, 4.5).count()
+    }
+
+    /// The plan with one table.
+    pub fn plan_order_0(&mut self) {
+        let natural = Order::Natural(self.symbols.len());
+        self.order_0.set_order_0(Coder::Rans, natural, &self.counts, Target::Size);
+    }
+
+    /// The plan with neighbour contexts: gather, count, merge, tables.
+    pub fn plan_neighbours(&mut self) {
+        let rows = Rows::of_planes(&self.planes, MAX_LANES);
+        rows.gather(&self.planes, &self.symbols, &mut self.coded);
+        self.neighbours.set_neighbours(&self.coded, self.order(), self.alphabet, Target::Size);
+    }
+
+    /// Coded symbols to a stream.
+    pub fn encode(&mut self) {
+        self.stream.clear();
+        let plan = &self.neighbours;
+        self.writer.write(&self.coded, plan, &plan.model, &mut self.stream);
+    }
+
+    /// A stream to coded symbols.
+    pub fn decode(&mut self) {
+        let expected = Expected { alphabet: self.alphabet, order: self.order() };
+        let mut cursor = Cursor::new(&self.stream);
+        self.reader.read(&mut cursor, &expected, None, &mut self.decoded).expect("a stream");
+    }
+
+    /// Coded symbols to values in row-major order.
+    pub fn scatter_and_dequantize(&mut self) {
+        self.neighbours.rows.scatter(&self.planes, &self.decoded, &mut self.symbols);
+        quantize::dequantize(&self.dequantizer, &self.symbols, &self.planes, &mut self.values);
+    }
+}
