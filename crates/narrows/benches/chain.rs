@@ -76,21 +76,8 @@ fn report<T: Element>(elements: Vec<T>, dims: &[usize], bits: u8) {
 
 fn main() {
     let headings = [
-        "range",
-        "+quant",
-        "gather",
-        "count0",
-        "countctx",
-        "merge",
-        "plan0",
-        "planctx",
-        "code",
-        "decode",
-        "scat+deq",
-        "enc ctx",
-        "dec ctx",
-        "enc o0",
-        "dec o0",
+        "range", "+quant", "gather", "count0", "countctx", "merge", "plan0", "planctx", "code", "decode",
+        "scat+deq", "enc ctx", "dec ctx", "enc o0", "dec o0",
     ];
     print!("{:<20}", "microseconds");
     headings.iter().for_each(|heading| print!(" {heading:>8}"));

@@ -45,6 +45,11 @@ impl Path {
         }
     }
 
+    /// This path, or the portable one where the processor cannot run it.
+    pub(crate) fn or_portable(self) -> Self {
+        if self.is_available() { self } else { Self::Portable }
+    }
+
     /// Its name, as the environment variable `NARROWS_PATH` takes it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -63,7 +68,7 @@ impl Path {
             let available = || Self::ALL.into_iter().filter(|path| path.is_available());
             let forced = std::env::var("NARROWS_PATH").ok();
             let forced = forced.and_then(|name| available().find(|path| path.name() == name));
-            forced.or_else(|| available().last()).unwrap_or(Self::Reference)
+            forced.or_else(|| available().next_back()).unwrap_or(Self::Reference)
         })
     }
 }

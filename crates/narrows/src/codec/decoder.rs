@@ -3,6 +3,7 @@
 use super::encoder::csr_alphabet;
 use super::lossless::Joiner;
 use super::stream::StreamReader;
+use crate::cpu::Path;
 use crate::error::{Error, Result};
 use crate::frame::Cursor;
 use crate::frame::header::{self, Content, Header, Limits};
@@ -20,6 +21,7 @@ use half::{bf16, f16};
 #[derive(Default)]
 pub struct Decoder {
     limits: Limits,
+    path: Path,
     profiles: Profiles,
     symbols: Vec<u8>,
     coded: Vec<u8>,
@@ -79,6 +81,15 @@ impl Decoder {
     #[must_use]
     pub const fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// The same decoder with its hot loops on this path, for tests and measurements. The bytes are the same on
+    /// every path; one that the processor does not have falls back to [`Path::Portable`].
+    #[must_use]
+    pub fn with_path(mut self, path: Path) -> Self {
+        self.path = path.or_portable();
+        self.reader.path = self.path;
         self
     }
 

@@ -4,6 +4,7 @@ use super::lossless;
 use super::options::{CoderChoice, EncodeOptions, LayoutChoice, Reshape};
 use super::plan::Plan;
 use super::stream::StreamWriter;
+use crate::cpu::Path;
 use crate::error::Result;
 use crate::frame::header::{self, Content};
 use crate::frame::stream::{Coder, Order};
@@ -35,6 +36,7 @@ use crate::tensor::{Element, Shape, Tensor, TensorView, with_elements, write_le}
 #[derive(Default)]
 pub struct Encoder {
     options: EncodeOptions,
+    path: Path,
     dense: Tensor,
     symbols: Vec<u8>,
     coded: Vec<u8>,
@@ -72,6 +74,15 @@ impl Encoder {
     pub fn new(options: EncodeOptions) -> Result<Self> {
         options.check()?;
         Ok(Self { options, ..Self::default() })
+    }
+
+    /// The same encoder with its hot loops on this path, for tests and measurements. The bytes are the same on
+    /// every path; one that the processor does not have falls back to [`Path::Portable`].
+    #[must_use]
+    pub fn with_path(mut self, path: Path) -> Self {
+        self.path = path.or_portable();
+        self.writer.path = self.path;
+        self
     }
 
     /// The options.

@@ -2,6 +2,7 @@
 
 use super::plan::Plan;
 use crate::bits::{BitReader, BitWriter, width_of};
+use crate::cpu::Path;
 use crate::error::{Error, Result};
 use crate::frame::Cursor;
 use crate::frame::stream::{self, Coder, Expected, StreamHeader};
@@ -14,6 +15,7 @@ use crate::tans::spec::Machine;
 /// Buffers for writing streams.
 #[derive(Default)]
 pub(crate) struct StreamWriter {
+    pub(crate) path: Path,
     words: Vec<u16>,
     payload: Vec<u8>,
     lengths: Vec<u32>,
@@ -70,6 +72,7 @@ impl StreamWriter {
 /// Buffers for reading streams.
 #[derive(Default)]
 pub(crate) struct StreamReader {
+    pub(crate) path: Path,
     model: Model,
     weights: Vec<u32>,
     lengths: Vec<u32>,

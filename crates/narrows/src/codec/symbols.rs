@@ -4,6 +4,7 @@ use super::options::Target;
 use super::plan::Plan;
 use super::stream::{StreamReader, StreamWriter};
 use crate::bits::width_of;
+use crate::cpu::Path;
 use crate::error::{Error, Result};
 use crate::frame::Cursor;
 use crate::frame::stream::{Coder, Expected, Order};
@@ -66,6 +67,7 @@ impl SymbolLayout {
 #[derive(Default)]
 pub struct SymbolEncoder {
     target: Target,
+    path: Path,
     counts: Vec<u32>,
     coded: Vec<u8>,
     plan: Plan,
@@ -76,6 +78,15 @@ impl SymbolEncoder {
     /// An encoder that trades bytes for speed as `target` says.
     pub fn new(target: Target) -> Self {
         Self { target, ..Self::default() }
+    }
+
+    /// The same encoder with its hot loops on this path, for tests and measurements. The bytes are the same on
+    /// every path; one that the processor does not have falls back to [`Path::Portable`].
+    #[must_use]
+    pub fn with_path(mut self, path: Path) -> Self {
+        self.path = path.or_portable();
+        self.writer.path = self.path;
+        self
     }
 
     /// Encode over `stream`, reusing its memory. Symbols that rANS would not make smaller are packed.
@@ -95,7 +106,7 @@ impl SymbolEncoder {
         }
         stream.clear();
         let natural = Order::Natural(symbols.len());
-        let Self { target, counts, coded, plan, writer } = self;
+        let Self { target, counts, coded, plan, writer, .. } = self;
         histogram::count(symbols, alphabet, counts);
         if let Some(symbol) = counts.iter().position(|&n| n as usize == symbols.len()) {
             plan.set_constant(natural, alphabet, symbol);
@@ -125,11 +136,21 @@ impl SymbolEncoder {
 /// Undoes [`SymbolEncoder`]; keeps its buffers. Safe on any bytes.
 #[derive(Default)]
 pub struct SymbolDecoder {
+    path: Path,
     coded: Vec<u8>,
     reader: StreamReader,
 }
 
 impl SymbolDecoder {
+    /// The same decoder with its hot loops on this path, for tests and measurements. The bytes are the same on
+    /// every path; one that the processor does not have falls back to [`Path::Portable`].
+    #[must_use]
+    pub fn with_path(mut self, path: Path) -> Self {
+        self.path = path.or_portable();
+        self.reader.path = self.path;
+        self
+    }
+
     /// Decode over `symbols`, reusing their memory. Takes no more memory than the layout says; on an error
     /// the symbols are unspecified.
     ///
@@ -138,7 +159,7 @@ impl SymbolDecoder {
     /// possible where the bytes were changed.
     pub fn decode_into(&mut self, stream: &[u8], layout: &SymbolLayout, symbols: &mut Vec<u8>) -> Result<()> {
         let mut cursor = Cursor::new(stream);
-        let Self { coded, reader } = self;
+        let Self { coded, reader, .. } = self;
         if let Order::Planes(planes) = layout.0.order {
             let header = reader.read(&mut cursor, &layout.0, None, coded)?;
             header.rows.scatter(&planes, coded, symbols);

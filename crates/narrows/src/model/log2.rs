@@ -16,7 +16,8 @@ impl Log2 {
     pub(crate) fn table() -> Self {
         static TABLE: OnceLock<Box<[f64; LOOKUP]>> = OnceLock::new();
         Self(TABLE.get_or_init(|| {
-            let values: Box<[f64]> = (0..LOOKUP).map(|n| if n == 0 { 0.0 } else { (n as f64).log2() }).collect();
+            let values: Box<[f64]> =
+                (0..LOOKUP).map(|n| if n == 0 { 0.0 } else { (n as f64).log2() }).collect();
             values.try_into().expect("as many values as numbers")
         }))
     }
