@@ -7,8 +7,7 @@ use crate::error::{Error, Result};
 use crate::frame::Cursor;
 use crate::frame::stream::{self, Coder, Expected, StreamHeader};
 use crate::model::{Model, chunks};
-use crate::rans::reference::{self, Slots};
-use crate::rans::{MAX_LANES, Symbol};
+use crate::rans::{self, Symbol};
 use crate::tans;
 use crate::tans::spec::Machine;
 
@@ -16,7 +15,7 @@ use crate::tans::spec::Machine;
 #[derive(Default)]
 pub(crate) struct StreamWriter {
     pub(crate) path: Path,
-    words: Vec<u16>,
+    rans: rans::ChunkEncoder,
     payload: Vec<u8>,
     lengths: Vec<u32>,
     machine: Machine,
@@ -45,15 +44,8 @@ impl StreamWriter {
     }
 
     fn write_rans<S: Symbol>(&mut self, coded: &[S], plan: &Plan, model: &Model) {
-        for chunk in chunks(&plan.rows, plan.chunk_rows) {
-            self.words.clear();
-            let symbols = &coded[plan.rows.range(&chunk)];
-            let states = reference::encode_chunk(symbols, &plan.rows, &chunk, model, &mut self.words);
-            let lanes = plan.rows.width(chunk.start);
-            self.payload.extend(states[..lanes].iter().flat_map(|state| state.to_le_bytes()));
-            self.payload.extend(self.words.iter().flat_map(|word| word.to_le_bytes()));
-            self.lengths.push(self.words.len() as u32);
-        }
+        let output = rans::Output { payload: &mut self.payload, lengths: &mut self.lengths };
+        self.rans.encode(self.path, coded, &plan.rows, plan.chunk_rows, model, output);
     }
 
     fn write_tans<S: Symbol>(&mut self, coded: &[S], plan: &Plan, model: &Model) {
@@ -76,7 +68,7 @@ pub(crate) struct StreamReader {
     model: Model,
     weights: Vec<u32>,
     lengths: Vec<u32>,
-    slots: Slots,
+    rans: rans::ChunkDecoder,
     machine: Machine,
 }
 
@@ -120,8 +112,10 @@ impl StreamReader {
             Coder::Constant => {}
             Coder::Packed => read_packed(payload, expected.alphabet, coded)?,
             Coder::Rans => {
-                self.slots.set(model);
-                read_rans(payload, &header, model, &self.slots, &self.lengths, coded)?;
+                let input = rans::Input { payload, lengths: &self.lengths };
+                self.rans
+                    .decode(self.path, input, &header.rows, header.chunk_rows, model, coded)
+                    .map_err(|(chunk, what)| corrupt(chunk)(what))?;
             }
             Coder::Tans { .. } => {
                 let Some(coded) = S::as_bytes_mut(coded) else {
@@ -155,30 +149,6 @@ fn read_packed<S: Symbol>(payload: &[u8], alphabet: usize, coded: &mut [S]) -> R
         *symbol = S::from_index(index);
     }
     if bits.padding_is_zero() { Ok(()) } else { Err(corrupt(0)("bits are set after the last symbol")) }
-}
-
-fn read_rans<S: Symbol>(
-    mut payload: &[u8],
-    header: &StreamHeader,
-    model: &Model,
-    slots: &Slots,
-    lengths: &[u32],
-    coded: &mut [S],
-) -> Result<()> {
-    for ((index, chunk), &words) in chunks(&header.rows, header.chunk_rows).enumerate().zip(lengths) {
-        let lanes = header.rows.width(chunk.start);
-        let (first, rest) = payload.split_at(4 * lanes);
-        let (words, rest) = rest.split_at(2 * words as usize);
-        payload = rest;
-        let mut states = [0; MAX_LANES];
-        for (state, bytes) in states.iter_mut().zip(first.chunks_exact(4)) {
-            *state = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        }
-        let coded = &mut coded[header.rows.range(&chunk)];
-        reference::decode_chunk(coded, &header.rows, &chunk, model, slots, states, words)
-            .map_err(corrupt(index))?;
-    }
-    Ok(())
 }
 
 fn read_tans(

@@ -50,6 +50,11 @@ impl Classes {
         self.of_bin[sum >> Self::shift(self.alphabet)]
     }
 
+    /// The class of each bin, and by how much a sum is shifted down to its bin.
+    pub(crate) fn bins_and_shift(&self) -> (&[u8; MAX_BINS], u32) {
+        (&self.of_bin, Self::shift(self.alphabet))
+    }
+
     /// Classes whose first bins (all but the first class's, which is 0) are `starts`.
     fn from_starts(alphabet: usize, starts: &[usize]) -> Self {
         let mut classes = Self { alphabet, count: starts.len() + 1, of_bin: [0; MAX_BINS] };

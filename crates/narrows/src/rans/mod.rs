@@ -1,6 +1,14 @@
 //! Range asymmetric numeral systems (rANS; Duda 2013, arXiv:1311.2540), interleaved over lanes.
 
+mod coder;
+mod decoding;
+mod encoding;
 pub(crate) mod reference;
+mod simd;
+mod tables;
+mod walk;
+
+pub(crate) use coder::{ChunkDecoder, ChunkEncoder, Input, Output};
 
 /// The largest number of lanes.
 pub const MAX_LANES: usize = 32;

@@ -1,0 +1,329 @@
+//! All chunks of a stream, by the path asked for: as many side by side as the backend likes.
+
+use std::ops::Range;
+
+use super::reference::{self, Slots};
+use super::simd::Simd;
+#[cfg(target_arch = "x86_64")]
+use super::simd::avx512::Avx512;
+use super::simd::portable::Portable;
+use super::tables::{self, DecodeTables, EncodeTables, Kernel};
+use super::walk::{self, Walk};
+use super::{MAX_LANES, Symbol, decoding, encoding};
+use crate::cpu::Path;
+use crate::layout::Rows;
+use crate::model::{Model, chunks};
+
+/// Call `$call::<LEVELS, CLASS_BITS>(...)` with the bits of a kernel.
+macro_rules! with_bits {
+    ($kernel:expr, $coder:ident . $call:ident :: <_, _> ( $($argument:expr),* )) => {
+        match $kernel {
+            Kernel::Of8 => $coder.$call::<3, 0>($($argument),*),
+            Kernel::Of16 => $coder.$call::<4, 0>($($argument),*),
+            Kernel::Of32 => $coder.$call::<5, 0>($($argument),*),
+            Kernel::Of64 => $coder.$call::<6, 0>($($argument),*),
+            Kernel::Wide => $coder.$call::<8, 0>($($argument),*),
+            Kernel::Of8In8 => $coder.$call::<3, 3>($($argument),*),
+            Kernel::Of16In4 => $coder.$call::<4, 2>($($argument),*),
+            Kernel::Of16In8 => $coder.$call::<4, 3>($($argument),*),
+            Kernel::Of32In4 => $coder.$call::<5, 2>($($argument),*),
+            Kernel::WideIn8 => $coder.$call::<8, 3>($($argument),*),
+        }
+    };
+}
+
+/// Call `$call(backend, ...)` with the backend of a path that the processor has; `None` for the reference.
+macro_rules! with_backend {
+    ($path:expr, $call:ident ( $($argument:expr),* )) => {
+        match $path {
+            Path::Reference => None,
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512 => match Avx512::new() {
+                Some(backend) => Some($call(backend, $($argument),*)),
+                None => Some($call(Portable, $($argument),*)),
+            },
+            _ => Some($call(Portable, $($argument),*)),
+        }
+    };
+}
+
+/// Encodes the chunks of streams; keeps tables and buffers.
+#[derive(Default)]
+pub(crate) struct ChunkEncoder {
+    tables: EncodeTables,
+    /// Words of each chunk in lock-step, from the last on.
+    words: Vec<u16>,
+}
+
+/// What an encoder appends to.
+pub(crate) struct Output<'a> {
+    /// First states and words.
+    pub(crate) payload: &'a mut Vec<u8>,
+    /// Words of each chunk.
+    pub(crate) lengths: &'a mut Vec<u32>,
+}
+
+impl ChunkEncoder {
+    /// Append the chunks of `coded`, `chunk_rows` rows each.
+    pub(crate) fn encode<S: Symbol>(
+        &mut self,
+        path: Path,
+        coded: &[S],
+        rows: &Rows,
+        chunk_rows: usize,
+        model: &Model,
+        mut output: Output<'_>,
+    ) {
+        if rows.count() == 0 {
+            return;
+        }
+        if let Some(coded) = S::as_bytes(coded)
+            && path != Path::Reference
+            && tables::covers(model)
+        {
+            self.tables.set(model, false);
+            let stream =
+                EncodeStream { coded, rows, chunk_rows, tables: &self.tables, words: &mut self.words };
+            if with_backend!(path, encode_with(stream, &mut output)).is_some() {
+                return;
+            }
+        }
+        for chunk in chunks(rows, chunk_rows) {
+            self.words.clear();
+            let symbols = &coded[rows.range(&chunk)];
+            let states = reference::encode_chunk(symbols, rows, &chunk, model, &mut self.words);
+            output.append(states[..rows.width(chunk.start)].iter().copied(), self.words.iter().copied());
+        }
+    }
+}
+
+impl Output<'_> {
+    fn append(&mut self, states: impl Iterator<Item = u32>, words: impl ExactSizeIterator<Item = u16>) {
+        self.lengths.push(words.len() as u32);
+        self.payload.extend(states.flat_map(u32::to_le_bytes));
+        let start = self.payload.len();
+        self.payload.resize(start + 2 * words.len(), 0);
+        let places = self.payload[start..].as_chunks_mut().0;
+        places.iter_mut().zip(words).for_each(|(place, word)| *place = word.to_le_bytes());
+    }
+}
+
+struct EncodeStream<'a> {
+    coded: &'a [u8],
+    rows: &'a Rows,
+    chunk_rows: usize,
+    tables: &'a EncodeTables,
+    words: &'a mut Vec<u16>,
+}
+
+fn encode_with<S: Simd>(simd: S, mut stream: EncodeStream<'_>, output: &mut Output<'_>) {
+    with_bits!(stream.tables.basis.kernel, stream.encode::<_, _>(simd, output))
+}
+
+impl EncodeStream<'_> {
+    fn encode<const LEVELS: u32, const CLASS_BITS: u32>(&mut self, simd: impl Simd, output: &mut Output<'_>) {
+        let mut ranges = chunks(self.rows, self.chunk_rows);
+        let mut left = self.rows.count().div_ceil(self.chunk_rows.max(1));
+        while left > 0 {
+            left -= match left.min(simd_lock_step(simd)) {
+                4.. => self.side_by_side::<_, LEVELS, CLASS_BITS, 4>(simd, &mut ranges, output),
+                2.. => self.side_by_side::<_, LEVELS, CLASS_BITS, 2>(simd, &mut ranges, output),
+                _ => self.side_by_side::<_, LEVELS, CLASS_BITS, 1>(simd, &mut ranges, output),
+            };
+        }
+    }
+
+    /// Encode the next `CHUNKS` chunks in lock-step; gives their number.
+    fn side_by_side<S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize>(
+        &mut self,
+        simd: S,
+        ranges: &mut impl Iterator<Item = Range<usize>>,
+        output: &mut Output<'_>,
+    ) -> usize {
+        let Self { coded, rows, tables, .. } = *self;
+        let ranges: [_; CHUNKS] = std::array::from_fn(|_| ranges.next().expect("chunks are left"));
+        let room = rows.range(&ranges[0]).len() + MAX_LANES;
+        if self.words.len() < CHUNKS * room {
+            self.words.resize(CHUNKS * room, 0);
+        }
+        let mut words = self.words.chunks_exact_mut(room);
+        let mut parts: [_; CHUNKS] = std::array::from_fn(|k| {
+            let range = &ranges[k];
+            let words = words.next().expect("room for each chunk");
+            let walk = Walk::at(rows, range.start, range.end - 1);
+            encoding::Chunk::new(&coded[rows.range(range)], words, walk)
+        });
+        // Where chunks differ in length or end in narrower rows, these come first, one by one.
+        let common = shared_rows(rows, &ranges);
+        for (part, range) in parts.iter_mut().zip(&ranges) {
+            let rest = range.start + common..range.end;
+            for run in walk::runs(rows, range).iter().rev() {
+                let run = run.start.max(rest.start)..run.end;
+                if !run.is_empty() {
+                    part.walk = Walk::at(rows, range.start, run.end - 1);
+                    let part = std::array::from_mut(part);
+                    encoding::encode_rows::<_, LEVELS, CLASS_BITS, 1>(simd, tables, part, run.len());
+                }
+            }
+            if common > 0 {
+                part.walk = Walk::at(rows, range.start, range.start + common - 1);
+            }
+        }
+        encoding::encode_rows::<_, LEVELS, CLASS_BITS, CHUNKS>(simd, tables, &mut parts, common);
+        for (part, range) in parts.iter().zip(&ranges) {
+            output.append(part.states(rows.width(range.start)), part.words().iter().rev().copied());
+        }
+        CHUNKS
+    }
+}
+
+/// Decodes the chunks of streams; keeps tables.
+#[derive(Default)]
+pub(crate) struct ChunkDecoder {
+    tables: DecodeTables,
+    slots: Slots,
+}
+
+/// What a decoder reads: the payload of all chunks, and how many words each has.
+#[derive(Clone, Copy)]
+pub(crate) struct Input<'a> {
+    /// First states and words.
+    pub(crate) payload: &'a [u8],
+    /// Words of each chunk.
+    pub(crate) lengths: &'a [u32],
+}
+
+impl ChunkDecoder {
+    /// Decode chunks of `chunk_rows` rows each over `coded`. Safe on any input; an error is a chunk and what does
+    /// not hold in it, the same on every path.
+    pub(crate) fn decode<S: Symbol>(
+        &mut self,
+        path: Path,
+        input: Input<'_>,
+        rows: &Rows,
+        chunk_rows: usize,
+        model: &Model,
+        coded: &mut [S],
+    ) -> Result<(), (usize, &'static str)> {
+        if rows.count() == 0 {
+            return Ok(());
+        }
+        if let Some(coded) = S::as_bytes_mut(coded)
+            && path != Path::Reference
+            && tables::covers(model)
+        {
+            self.tables.set(model, false);
+            let stream = DecodeStream { coded, rows, chunk_rows, tables: &self.tables, input };
+            if with_backend!(path, decode_with(stream)) == Some(true) {
+                return Ok(());
+            }
+            // The reference says what does not hold, and where.
+        }
+        self.slots.set(model);
+        let mut payload = input.payload;
+        for ((index, chunk), &words) in chunks(rows, chunk_rows).enumerate().zip(input.lengths) {
+            let lanes = rows.width(chunk.start);
+            let (states, words) = take_chunk(&mut payload, lanes, words).split_at(4 * lanes);
+            let mut first = [0; MAX_LANES];
+            for (state, bytes) in first.iter_mut().zip(states.as_chunks().0) {
+                *state = u32::from_le_bytes(*bytes);
+            }
+            let coded = &mut coded[rows.range(&chunk)];
+            reference::decode_chunk(coded, rows, &chunk, model, &self.slots, first, words)
+                .map_err(|what| (index, what))?;
+        }
+        Ok(())
+    }
+}
+
+/// The next chunk's part of the payload.
+fn take_chunk<'a>(payload: &mut &'a [u8], lanes: usize, words: u32) -> &'a [u8] {
+    let (chunk, rest) = payload.split_at(4 * lanes + 2 * words as usize);
+    *payload = rest;
+    chunk
+}
+
+struct DecodeStream<'a> {
+    coded: &'a mut [u8],
+    rows: &'a Rows,
+    chunk_rows: usize,
+    tables: &'a DecodeTables,
+    input: Input<'a>,
+}
+
+/// Decode all chunks; false if something does not hold.
+fn decode_with<S: Simd>(simd: S, mut stream: DecodeStream<'_>) -> bool {
+    with_bits!(stream.tables.basis.kernel, stream.decode::<_, _>(simd))
+}
+
+impl DecodeStream<'_> {
+    fn decode<const LEVELS: u32, const CLASS_BITS: u32>(&mut self, simd: impl Simd) -> bool {
+        let mut ranges = chunks(self.rows, self.chunk_rows);
+        let mut left = self.input.lengths.len();
+        while left > 0 {
+            let (taken, well) = match left.min(simd_lock_step(simd)) {
+                4.. => (4, self.side_by_side::<_, LEVELS, CLASS_BITS, 4>(simd, &mut ranges)),
+                2.. => (2, self.side_by_side::<_, LEVELS, CLASS_BITS, 2>(simd, &mut ranges)),
+                _ => (1, self.side_by_side::<_, LEVELS, CLASS_BITS, 1>(simd, &mut ranges)),
+            };
+            if !well {
+                return false;
+            }
+            left -= taken;
+        }
+        true
+    }
+
+    /// Decode the next `CHUNKS` chunks in lock-step; false if something does not hold.
+    fn side_by_side<S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize>(
+        &mut self,
+        simd: S,
+        ranges: &mut impl Iterator<Item = Range<usize>>,
+    ) -> bool {
+        let Self { rows, tables, .. } = *self;
+        let ranges: [_; CHUNKS] = std::array::from_fn(|_| ranges.next().expect("chunks are left"));
+        let mut parts: [_; CHUNKS] = std::array::from_fn(|k| {
+            let range = &ranges[k];
+            let (&words, rest) = self.input.lengths.split_first().expect("a length for each chunk");
+            self.input.lengths = rest;
+            let lanes = rows.width(range.start);
+            let payload = take_chunk(&mut self.input.payload, lanes, words);
+            let (coded, rest) = std::mem::take(&mut self.coded).split_at_mut(rows.range(range).len());
+            self.coded = rest;
+            decoding::Chunk::new(coded, payload, Walk::at(rows, range.start, range.start))
+        });
+        let all_start_well = |parts: &[decoding::Chunk<'_>]| {
+            parts.iter().zip(&ranges).all(|(part, range)| part.starts_well(rows.width(range.start)))
+        };
+        let common = shared_rows(rows, &ranges);
+        if !all_start_well(&parts)
+            || !decoding::decode_rows::<_, LEVELS, CLASS_BITS, CHUNKS>(simd, tables, &mut parts, common)
+        {
+            return false;
+        }
+        parts.iter_mut().zip(&ranges).all(|(part, range)| {
+            let rest = range.start + common..range.end;
+            walk::runs(rows, range).into_iter().all(|run| {
+                let run = run.start.max(rest.start)..run.end;
+                if run.is_empty() {
+                    return true;
+                }
+                part.walk = Walk::at(rows, range.start, run.start);
+                let part = std::array::from_mut(part);
+                decoding::decode_rows::<_, LEVELS, CLASS_BITS, 1>(simd, tables, part, run.len())
+            }) && part.ends_well(rows.width(range.start))
+        })
+    }
+}
+
+fn simd_lock_step<S: Simd>(_: S) -> usize {
+    S::LOCK_STEP
+}
+
+/// Rows from the first on that are full in all chunks.
+fn shared_rows(rows: &Rows, ranges: &[Range<usize>]) -> usize {
+    let full = |range: &Range<usize>| {
+        if rows.width(range.start) == MAX_LANES { walk::runs(rows, range)[0].len() } else { 0 }
+    };
+    if ranges.len() == 1 { 0 } else { ranges.iter().map(full).min().unwrap_or(0) }
+}

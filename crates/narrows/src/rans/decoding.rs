@@ -1,0 +1,313 @@
+//! The decoder's row, over any backend: [`reference::decode_chunk`](super::reference::decode_chunk), 32 lanes at a time.
+//!
+//! A state is two numbers of 16 bits, so that a row needs no wider arithmetic. With `h` and `l` the halves of
+//! `x`, and `F = f << (16 - b)` from the tables,
+//!
+//! ```text
+//! slot = l % 2^b          f * (x >> b) = F * h + (F * (l - slot) >> 16)
+//! ```
+//!
+//! exactly: `F * h` is `f * (h << (16 - b))`, and `l - slot` is `(l >> b) << b`. The second product and
+//! `slot - c` add up to less than 2^16, and so one multiplication with a carry makes the new state.
+//!
+//! A symbol is searched for bit by bit: the sign of `boundary - slot`, appended to the bits (and the class) found so
+//! far, is the index of the next boundary.
+
+use super::LOWER_BOUND;
+use super::simd::{ByteRow, Job, Row, Simd, WINDOW};
+use super::tables::DecodeTables;
+use super::walk::Walk;
+
+/// The words of a chunk, in windows that are whole even at their end.
+pub(super) struct Words<'a> {
+    bytes: &'a [u8],
+    /// What was left of them when it no longer filled a window, and as many zeros.
+    ending: [u8; 2 * WINDOW],
+    /// The length of the ending with its zeros, once it is in use.
+    ending_length: usize,
+    /// Bytes taken, of whichever is in use.
+    taken: usize,
+}
+
+impl<'a> Words<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, ending: [0; 2 * WINDOW], ending_length: 0, taken: 0 }
+    }
+
+    #[inline(always)]
+    fn in_use(&self) -> &[u8] {
+        if self.ending_length > 0 { &self.ending[..self.ending_length] } else { self.bytes }
+    }
+
+    /// Put the ending to use where a window no longer fits; false if more words were taken than there are.
+    fn turn_to_ending(&mut self) -> bool {
+        if self.ending_length > 0 || self.taken > self.bytes.len() {
+            return false;
+        }
+        let left = &self.bytes[self.taken..];
+        self.ending[..left.len()].copy_from_slice(left);
+        self.ending_length = left.len() + WINDOW;
+        self.taken = 0;
+        true
+    }
+
+    /// Whether every word was taken, and none that is not there.
+    fn all_taken(&self) -> bool {
+        let length = if self.ending_length > 0 { self.ending_length - WINDOW } else { self.bytes.len() };
+        self.taken == length
+    }
+}
+
+/// A chunk that is being decoded.
+pub(super) struct Chunk<'a> {
+    /// Its symbols, as far as they are known.
+    coded: &'a mut [u8],
+    words: Words<'a>,
+    low: Row,
+    high: Row,
+    /// The row to decode next.
+    pub(super) walk: Walk,
+}
+
+impl<'a> Chunk<'a> {
+    /// The chunk of this payload, first states and words, about to be decoded into `coded`.
+    pub(super) fn new(coded: &'a mut [u8], payload: &'a [u8], walk: Walk) -> Self {
+        let (states, words) = payload.split_at(4 * walk.width);
+        let (mut low, mut high) = ([0; _], [0; _]);
+        for (lane, state) in states.as_chunks::<4>().0.iter().enumerate() {
+            low[lane] = u16::from_le_bytes([state[0], state[1]]);
+            high[lane] = u16::from_le_bytes([state[2], state[3]]);
+        }
+        Self { coded, words: Words::new(words), low, high, walk }
+    }
+
+    /// Whether the states of the first `lanes` lanes may be an encoder's.
+    pub(super) fn starts_well(&self, lanes: usize) -> bool {
+        self.high[..lanes].iter().all(|&high| high > 0)
+    }
+
+    /// Whether those lanes are where an encoder starts, with all words taken.
+    pub(super) fn ends_well(&self, lanes: usize) -> bool {
+        let state = |lane: usize| u32::from(self.high[lane]) << 16 | u32::from(self.low[lane]);
+        self.words.all_taken() && (0..lanes).all(|lane| state(lane) == LOWER_BOUND)
+    }
+}
+
+/// Decode `rows` rows, all of the same width, of each of the chunks; false if words are missing.
+///
+/// `LEVELS` and `CLASS_BITS` are [`Kernel::bits`](super::tables::Kernel::bits) of the tables.
+pub(super) fn decode_rows<S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize>(
+    simd: S,
+    tables: &DecodeTables,
+    chunks: &mut [Chunk<'_>; CHUNKS],
+    mut rows: usize,
+) -> bool {
+    while rows > 0 {
+        rows -= simd.vectorize(Rows::<LEVELS, CLASS_BITS, CHUNKS> { tables, chunks, rows });
+        if rows == 0 {
+            break;
+        }
+        // A chunk has come to its last words.
+        for chunk in chunks.iter_mut() {
+            let fits = chunk.words.in_use().len() >= chunk.words.taken + WINDOW;
+            if !fits && !chunk.words.turn_to_ending() {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// As many rows as there are windows of words for; gives their number.
+struct Rows<'a, 'b, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize> {
+    tables: &'a DecodeTables,
+    chunks: &'a mut [Chunk<'b>; CHUNKS],
+    rows: usize,
+}
+
+impl<const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize> Job
+    for Rows<'_, '_, LEVELS, CLASS_BITS, CHUNKS>
+{
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> usize {
+        let Self { tables, chunks, rows } = self;
+        let row_decoder = RowDecoder::<S, LEVELS, CLASS_BITS>::new(simd, tables);
+        let width = chunks[0].walk.width;
+        // Narrower chunks are never run in lock-step.
+        let full = CHUNKS > 1 || width == simd_width();
+        let active = simd.first(if full { simd_width() } else { width });
+        let mut low = [simd.splat(0); CHUNKS];
+        let mut high = [simd.splat(0); CHUNKS];
+        let mut left = [simd.splat(0); CHUNKS];
+        let mut walks = [chunks[0].walk; CHUNKS];
+        let mut taken = [0; CHUNKS];
+        for k in 0..CHUNKS {
+            let Chunk { coded, words, walk, .. } = &chunks[k];
+            (low[k], high[k]) = (simd.load(&chunks[k].low), simd.load(&chunks[k].high));
+            (walks[k], taken[k]) = (*walk, words.taken);
+            if let Some(start) = walk.left() {
+                left[k] = simd.widen(row_at(coded, start, &mut [0; _]));
+            }
+        }
+        let mut done = 0;
+        'rows: while done < rows {
+            let mut windows = [&[0; WINDOW]; CHUNKS];
+            for k in 0..CHUNKS {
+                match chunks[k].words.in_use()[taken[k]..].first_chunk() {
+                    Some(window) => windows[k] = window,
+                    None => break 'rows,
+                }
+            }
+            for k in 0..CHUNKS {
+                let coded = &mut *chunks[k].coded;
+                let class = row_decoder.classes(&walks[k], left[k], coded);
+                let slot = simd.and(low[k], row_decoder.slot_mask);
+                let (symbol, scaled, c) = row_decoder.find(class, slot);
+                let above = simd.mul_high(scaled, simd.sub(low[k], slot));
+                let rest = simd.add(above, simd.sub(slot, c));
+                let (new_low, new_high) = simd.mul_add(high[k], scaled, rest);
+                let (new_low, new_high, count) = simd.refill(new_low, new_high, active, windows[k]);
+                (low[k], high[k]) = if full {
+                    (new_low, new_high)
+                } else {
+                    (simd.select(active, new_low, low[k]), simd.select(active, new_high, high[k]))
+                };
+                taken[k] += 2 * count;
+                store_at(simd, symbol, coded, walks[k].start);
+                left[k] = symbol;
+                walks[k].advance();
+            }
+            done += 1;
+        }
+        for k in 0..CHUNKS {
+            let chunk = &mut chunks[k];
+            simd.store(low[k], &mut chunk.low);
+            simd.store(high[k], &mut chunk.high);
+            (chunk.walk, chunk.words.taken) = (walks[k], taken[k]);
+        }
+        done
+    }
+}
+
+const fn simd_width() -> usize {
+    super::MAX_LANES
+}
+
+/// 32 symbols from `start` on; zeros after the last.
+#[inline(always)]
+pub(super) fn row_at<'a>(symbols: &'a [u8], start: usize, spare: &'a mut ByteRow) -> &'a ByteRow {
+    let rest = &symbols[start..];
+    match rest.first_chunk() {
+        Some(row) => row,
+        None => {
+            spare[..rest.len()].copy_from_slice(rest);
+            spare
+        }
+    }
+}
+
+/// 32 symbols to `start` and on, as far as there is room: what a narrower row has too many, later rows write over.
+#[inline(always)]
+fn store_at<S: Simd>(simd: S, lanes: S::Lanes, symbols: &mut [u8], start: usize) {
+    let rest = &mut symbols[start..];
+    match rest.first_chunk_mut() {
+        Some(row) => simd.narrow(lanes, row),
+        None => {
+            let mut row = [0; _];
+            simd.narrow(lanes, &mut row);
+            rest.copy_from_slice(&row[..rest.len()]);
+        }
+    }
+}
+
+/// Tables in registers, as far as they fit.
+struct RowDecoder<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32> {
+    simd: S,
+    tables: &'a DecodeTables,
+    slot_mask: S::Lanes,
+    boundaries: [S::Bank; 6],
+    scaled: S::Bank,
+    cumulative: S::Bank,
+    class_of_bin: S::Bytes,
+}
+
+impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32> RowDecoder<'a, S, LEVELS, CLASS_BITS> {
+    #[inline(always)]
+    fn new(simd: S, tables: &'a DecodeTables) -> Self {
+        let bank = |entries: &super::tables::Bank, bits| simd.bank(&entries.0, bits);
+        let b = &tables.boundaries;
+        Self {
+            simd,
+            tables,
+            slot_mask: simd.splat(((1_u32 << tables.basis.bits) - 1) as u16),
+            boundaries: [
+                bank(&b[0], CLASS_BITS),
+                bank(&b[1], CLASS_BITS + 1),
+                bank(&b[2], CLASS_BITS + 2),
+                bank(&b[3], CLASS_BITS + 3),
+                bank(&b[4], CLASS_BITS + 4),
+                bank(&b[5], CLASS_BITS + 5),
+            ],
+            scaled: bank(&tables.scaled, CLASS_BITS + LEVELS),
+            cumulative: bank(&tables.cumulative, CLASS_BITS + LEVELS),
+            class_of_bin: simd.bytes(&tables.basis.class_of_bin),
+        }
+    }
+
+    /// The class of each lane, from its neighbours; `left` holds the row before.
+    #[inline(always)]
+    fn classes(&self, walk: &Walk, left: S::Lanes, coded: &[u8]) -> S::Lanes {
+        let simd = self.simd;
+        if CLASS_BITS == 0 {
+            return simd.splat(0);
+        }
+        let upper = walk.upper().map(|start| simd.widen(row_at(coded, start, &mut [0; _])));
+        let sum = match (walk.left(), upper) {
+            (Some(_), Some(upper)) => simd.add(left, upper),
+            (Some(_), None) => simd.add(left, left),
+            (None, Some(upper)) => simd.add(upper, upper),
+            (None, None) => return simd.splat(0),
+        };
+        simd.look_up_byte(&self.class_of_bin, simd.shift_right(sum, self.tables.basis.bin_shift))
+    }
+
+    /// The symbol of each slot, `f << (16 - b)` and `c`.
+    #[inline(always)]
+    fn find(&self, class: S::Lanes, slot: S::Lanes) -> (S::Lanes, S::Lanes, S::Lanes) {
+        let simd = self.simd;
+        if LEVELS > 6 {
+            // Without them there are no rows to decode: the model was not set.
+            let Some(memory) = &self.tables.memory else { return (slot, slot, slot) };
+            let symbol = simd.look_up_slot(&memory.slots, class, slot, self.tables.basis.bits);
+            let index = simd.add(simd.shift_left(class, LEVELS), symbol);
+            let (scaled, c) = simd.look_up_pair(&memory.pairs, index);
+            return (symbol, scaled, c);
+        }
+        let mut index = class;
+        index = self.next_bit(index, slot, 0);
+        index = self.next_bit(index, slot, 1);
+        index = self.next_bit(index, slot, 2);
+        if LEVELS > 3 {
+            index = self.next_bit(index, slot, 3);
+        }
+        if LEVELS > 4 {
+            index = self.next_bit(index, slot, 4);
+        }
+        if LEVELS > 5 {
+            index = self.next_bit(index, slot, 5);
+        }
+        let scaled = simd.look_up(&self.scaled, index, CLASS_BITS + LEVELS);
+        let c = simd.look_up(&self.cumulative, index, CLASS_BITS + LEVELS);
+        let symbol = if CLASS_BITS == 0 { index } else { simd.and(index, simd.splat((1 << LEVELS) - 1)) };
+        (symbol, scaled, c)
+    }
+
+    /// A class and the first `level` bits of a symbol, and the next bit.
+    #[inline(always)]
+    fn next_bit(&self, index: S::Lanes, slot: S::Lanes, level: u32) -> S::Lanes {
+        let boundary = self.simd.look_up(&self.boundaries[level as usize], index, CLASS_BITS + level);
+        self.simd.append_sign(index, self.simd.sub(boundary, slot))
+    }
+}

@@ -1,0 +1,201 @@
+//! The encoder's row, over any backend: [`reference::encode_chunk`](super::reference::encode_chunk), 32 lanes at a time.
+//!
+//! Lanes are held in descending order: the words that a row puts out then lie in ascending order of memory, and the
+//! words of a chunk are its words from last to first.
+//!
+//! **The quotient is exact.** After renormalisation `x < f * 2^(32 - b)`, so that `x / f < 2^20` (`b >= 12`).
+//! It is estimated as `fl(fl(x) * r)`, where `r` is `1 / f` made larger by `2^-21`, give or take `2^-22`
+//! ([`RATIO_EXCESS`](super::simd::RATIO_EXCESS)). Each `fl` adds or takes away at most `2^-24`, relatively,
+//! so that the estimate is larger than `x / f`, by more than `2^-23 - 2^-45` and less than `2^-20`, relatively: by
+//! less than 1 in all. Truncated, it is the quotient `q` or `q + 1`. What is left, `x - estimate * f`, is then
+//! `x % f` or that less `f`, and as `f < 2^14`, its low 16 bits say which of the two.
+
+use super::LOWER_BOUND;
+use super::decoding::row_at;
+use super::simd::{Job, Row, Simd};
+use super::tables::EncodeTables;
+use super::walk::Walk;
+use crate::rans::MAX_LANES;
+
+/// A chunk that is being encoded.
+pub(super) struct Chunk<'a> {
+    coded: &'a [u8],
+    /// Its words from the last on; longer by a row than there can be words.
+    words: &'a mut [u16],
+    put: usize,
+    low: Row,
+    high: Row,
+    /// The row to encode next.
+    pub(super) walk: Walk,
+}
+
+impl<'a> Chunk<'a> {
+    /// The chunk of these symbols, about to be encoded from row `walk` backward.
+    pub(super) fn new(coded: &'a [u8], words: &'a mut [u16], walk: Walk) -> Self {
+        debug_assert!(words.len() >= coded.len() + MAX_LANES);
+        let (low, high) = ([LOWER_BOUND as u16; _], [(LOWER_BOUND >> 16) as u16; _]);
+        Self { coded, words, put: 0, low, high, walk }
+    }
+
+    /// The first states of `lanes` lanes.
+    pub(super) fn states(&self, lanes: usize) -> impl Iterator<Item = u32> {
+        let (low, high) = (self.low.iter().rev(), self.high.iter().rev());
+        let states = low.zip(high).map(|(&low, &high)| u32::from(high) << 16 | u32::from(low));
+        states.take(lanes)
+    }
+
+    /// Its words, from the last to the first.
+    pub(super) fn words(&self) -> &[u16] {
+        &self.words[..self.put]
+    }
+}
+
+/// Encode `rows` rows backward, all of the same width, of each of the chunks.
+///
+/// `LEVELS` and `CLASS_BITS` are [`Kernel::bits`](super::tables::Kernel::bits) of the tables.
+pub(super) fn encode_rows<S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize>(
+    simd: S,
+    tables: &EncodeTables,
+    chunks: &mut [Chunk<'_>; CHUNKS],
+    rows: usize,
+) {
+    simd.vectorize(Rows::<LEVELS, CLASS_BITS, CHUNKS> { tables, chunks, rows });
+}
+
+struct Rows<'a, 'b, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize> {
+    tables: &'a EncodeTables,
+    chunks: &'a mut [Chunk<'b>; CHUNKS],
+    rows: usize,
+}
+
+impl<const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize> Job
+    for Rows<'_, '_, LEVELS, CLASS_BITS, CHUNKS>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { tables, chunks, rows } = self;
+        let encoder = RowEncoder::<S, LEVELS, CLASS_BITS>::new(simd, tables);
+        let width = chunks[0].walk.width;
+        let full = CHUNKS > 1 || width == MAX_LANES;
+        let active = simd.last(if full { MAX_LANES } else { width });
+        let mut low = [simd.splat(0); CHUNKS];
+        let mut high = [simd.splat(0); CHUNKS];
+        let mut walks = [chunks[0].walk; CHUNKS];
+        let mut put = [0; CHUNKS];
+        for k in 0..CHUNKS {
+            (low[k], high[k]) = (simd.load(&chunks[k].low), simd.load(&chunks[k].high));
+            (walks[k], put[k]) = (chunks[k].walk, chunks[k].put);
+        }
+        for _ in 0..rows {
+            for k in 0..CHUNKS {
+                let Chunk { coded, words, .. } = &mut chunks[k];
+                let symbol = simd.widen_reversed(row_at(coded, walks[k].start, &mut [0; _]));
+                let index = encoder.index(&walks[k], symbol, coded);
+                let room: &mut Row = words[put[k]..].first_chunk_mut().expect("a row's room is left");
+                let (new_low, new_high, count) = encoder.encode(low[k], high[k], index, active, room);
+                (low[k], high[k]) = if full {
+                    (new_low, new_high)
+                } else {
+                    (simd.select(active, new_low, low[k]), simd.select(active, new_high, high[k]))
+                };
+                put[k] += count;
+                walks[k].retreat();
+            }
+        }
+        for k in 0..CHUNKS {
+            let chunk = &mut chunks[k];
+            simd.store(low[k], &mut chunk.low);
+            simd.store(high[k], &mut chunk.high);
+            (chunk.walk, chunk.put) = (walks[k], put[k]);
+        }
+    }
+}
+
+/// Tables in registers, as far as they fit.
+struct RowEncoder<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32> {
+    simd: S,
+    tables: &'a EncodeTables,
+    frequency: S::Bank,
+    cumulative: S::Bank,
+    ratio: S::RatioBank,
+    class_of_bin: S::Bytes,
+    full: S::Lanes,
+    minus_one: S::Lanes,
+}
+
+impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32> RowEncoder<'a, S, LEVELS, CLASS_BITS> {
+    #[inline(always)]
+    fn new(simd: S, tables: &'a EncodeTables) -> Self {
+        Self {
+            simd,
+            tables,
+            frequency: simd.bank(&tables.frequency.0, CLASS_BITS + LEVELS),
+            cumulative: simd.bank(&tables.cumulative.0, CLASS_BITS + LEVELS),
+            ratio: simd.ratio_bank(&tables.ratio),
+            class_of_bin: simd.bytes(&tables.basis.class_of_bin),
+            full: simd.splat(1 << tables.basis.bits),
+            minus_one: simd.splat(u16::MAX),
+        }
+    }
+
+    /// `class << LEVELS | symbol`.
+    #[inline(always)]
+    fn index(&self, walk: &Walk, symbol: S::Lanes, coded: &[u8]) -> S::Lanes {
+        let simd = self.simd;
+        if CLASS_BITS == 0 {
+            return symbol;
+        }
+        let at = |start| simd.widen_reversed(row_at(coded, start, &mut [0; _]));
+        let sum = match (walk.left(), walk.upper()) {
+            (Some(left), Some(upper)) => simd.add(at(left), at(upper)),
+            (Some(start), None) | (None, Some(start)) => {
+                let only = at(start);
+                simd.add(only, only)
+            }
+            (None, None) => return symbol,
+        };
+        let class = simd.look_up_byte(&self.class_of_bin, simd.shift_right(sum, self.tables.basis.bin_shift));
+        simd.add(simd.shift_left(class, LEVELS), symbol)
+    }
+
+    /// The states after one symbol each; words go to `room`, their number is returned.
+    #[inline(always)]
+    fn encode(
+        &self,
+        low: S::Lanes,
+        high: S::Lanes,
+        index: S::Lanes,
+        active: S::Mask,
+        room: &mut Row,
+    ) -> (S::Lanes, S::Lanes, usize) {
+        let simd = self.simd;
+        let bits = self.tables.basis.bits;
+        let (f, c) = if LEVELS > 6 {
+            // Without them there are no rows to encode: the model was not set.
+            let Some(pairs) = &self.tables.pairs else { return (low, high, 0) };
+            simd.look_up_pair(pairs, index)
+        } else {
+            let bank_bits = CLASS_BITS + LEVELS;
+            (
+                simd.look_up(&self.frequency, index, bank_bits),
+                simd.look_up(&self.cumulative, index, bank_bits),
+            )
+        };
+        let limit = simd.shift_left(f, 16 - bits);
+        let (low, high, count) = simd.put_out(low, high, limit, active, room);
+        let ratios = simd.ratios(&self.ratio, index, f, CLASS_BITS + LEVELS);
+        let (quotient, quotient_high) = simd.quotient(low, high, ratios);
+        let rest = simd.sub(low, simd.mul_low(quotient, f));
+        // One too many: a quotient less, and so 2^b less, and f more.
+        let over = simd.negative(rest);
+        let rest = simd.add_where(over, simd.add(rest, c), simd.sub(f, self.full));
+        let (new_low, new_high) = (
+            simd.shift_left(quotient, bits),
+            simd.add(simd.shift_left(quotient_high, bits), simd.shift_right(quotient, 16 - bits)),
+        );
+        let borrow = simd.zero_among(over, new_low);
+        (simd.add(new_low, rest), simd.add_where(borrow, new_high, self.minus_one), count)
+    }
+}

@@ -1,0 +1,255 @@
+//! A model's tables in the shapes that the lane algorithms look things up in; made once for each model.
+
+use super::simd::{BANK, MOST_BITS, Pairs, Ratios, Slots, WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, ratio};
+use crate::model::{Context, Model, Table};
+
+/// How symbols are looked up: `class << levels | symbol` in registers, or in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kernel {
+    /// Up to 8 symbols.
+    Of8,
+    /// Up to 16 symbols.
+    Of16,
+    /// Up to 32 symbols.
+    Of32,
+    /// Up to 64 symbols.
+    Of64,
+    /// Up to 256 symbols, looked up in memory.
+    Wide,
+    /// Up to 8 symbols in up to 8 classes.
+    Of8In8,
+    /// Up to 16 symbols in up to 4 classes.
+    Of16In4,
+    /// Up to 16 symbols in up to 8 classes.
+    Of16In8,
+    /// Up to 32 symbols in up to 4 classes.
+    Of32In4,
+    /// Up to 256 symbols in up to 8 classes, looked up in memory.
+    WideIn8,
+}
+
+impl Kernel {
+    fn of(alphabet: usize, classes: usize) -> Self {
+        match (alphabet, classes) {
+            (..=8, 1) => Self::Of8,
+            (..=16, 1) => Self::Of16,
+            (..=32, 1) => Self::Of32,
+            (..=64, 1) => Self::Of64,
+            (_, 1) => Self::Wide,
+            (..=8, _) => Self::Of8In8,
+            (..=16, ..=4) => Self::Of16In4,
+            (..=16, _) => Self::Of16In8,
+            (..=32, ..=4) => Self::Of32In4,
+            _ => Self::WideIn8,
+        }
+    }
+
+    /// Bits of a symbol and of a class in an index.
+    pub(super) const fn bits(self) -> (u32, u32) {
+        match self {
+            Self::Of8 => (3, 0),
+            Self::Of16 => (4, 0),
+            Self::Of32 => (5, 0),
+            Self::Of64 => (6, 0),
+            Self::Wide => (WIDE_SYMBOL_BITS, 0),
+            Self::Of8In8 => (3, 3),
+            Self::Of16In4 => (4, 2),
+            Self::Of16In8 => (4, 3),
+            Self::Of32In4 => (5, 2),
+            Self::WideIn8 => (WIDE_SYMBOL_BITS, WIDE_CLASS_BITS),
+        }
+    }
+}
+
+/// Whether the lane algorithms are made for a model; the reference is, for any.
+pub(super) fn covers(model: &Model) -> bool {
+    let alphabet = model.tables()[0].frequencies().len();
+    !matches!(model.context, Context::Segments { .. }) && alphabet <= 1 << WIDE_SYMBOL_BITS
+}
+
+/// What is made of a model for either direction, and which model that was.
+pub(super) struct Basis {
+    pub(super) kernel: Kernel,
+    /// Probability bits.
+    pub(super) bits: u32,
+    /// The class of each bin of a neighbours' sum, and by how much a sum is shifted down to its bin.
+    pub(super) class_of_bin: [u8; 64],
+    pub(super) bin_shift: u32,
+    in_memory: bool,
+    context: Context,
+    /// The frequencies of all tables; none before the first model.
+    frequencies: Vec<u16>,
+}
+
+impl Default for Basis {
+    fn default() -> Self {
+        Self {
+            kernel: Kernel::Of8,
+            bits: 0,
+            class_of_bin: [0; 64],
+            bin_shift: 0,
+            in_memory: false,
+            context: Context::None,
+            frequencies: Vec::new(),
+        }
+    }
+}
+
+impl Basis {
+    /// Take up a model, to be looked up in memory if it must be or `in_memory` says so; false if nothing changed.
+    fn set(&mut self, model: &Model, in_memory: bool) -> bool {
+        let tables = model.tables();
+        let alphabet = tables[0].frequencies().len();
+        let same = self.bits == tables[0].bits()
+            && self.in_memory == in_memory
+            && self.context == model.context
+            && self.frequencies.len() == alphabet * tables.len()
+            && self.frequencies.chunks_exact(alphabet).zip(tables).all(|(f, table)| f == table.frequencies());
+        if same {
+            return false;
+        }
+        self.in_memory = in_memory;
+        self.bits = tables[0].bits();
+        self.context = model.context.clone();
+        self.frequencies.clear();
+        tables.iter().for_each(|table| self.frequencies.extend_from_slice(table.frequencies()));
+        self.kernel = Kernel::of(alphabet, tables.len());
+        if in_memory {
+            self.kernel = if tables.len() == 1 { Kernel::Wide } else { Kernel::WideIn8 };
+        }
+        if let Context::Neighbours(classes) = &model.context {
+            let (of_bin, shift) = classes.bins_and_shift();
+            (self.class_of_bin, self.bin_shift) = (*of_bin, shift);
+        }
+        true
+    }
+
+    fn is_wide(&self) -> bool {
+        matches!(self.kernel, Kernel::Wide | Kernel::WideIn8)
+    }
+}
+
+/// Tables to decode with.
+#[derive(Default)]
+pub(super) struct DecodeTables {
+    pub(super) basis: Basis,
+    /// For each bit of a symbol from the top, by the class and the bits above: one less than the
+    /// cumulative frequency from which on the bit is 1.
+    pub(super) boundaries: [Bank; 6],
+    /// By class and symbol: `f << (16 - b)`, and `c`.
+    pub(super) scaled: Bank,
+    pub(super) cumulative: Bank,
+    pub(super) memory: Option<Box<DecodeMemory>>,
+}
+
+/// Tables to decode with in memory.
+pub(super) struct DecodeMemory {
+    pub(super) slots: Slots,
+    /// `f << (16 - b)`, and `c` above it.
+    pub(super) pairs: Pairs,
+}
+
+/// Tables to encode with.
+#[derive(Default)]
+pub(super) struct EncodeTables {
+    pub(super) basis: Basis,
+    /// By class and symbol: `f`, `c`, and the first [`ratio`]s.
+    pub(super) frequency: Bank,
+    pub(super) cumulative: Bank,
+    pub(super) ratio: Ratios,
+    /// `f`, and `c` above it.
+    pub(super) pairs: Option<Box<Pairs>>,
+}
+
+/// A table of up to 128 entries, which registers can hold.
+#[derive(Clone, Copy)]
+pub(super) struct Bank(pub(super) [u16; BANK]);
+
+impl Default for Bank {
+    fn default() -> Self {
+        Self([0; BANK])
+    }
+}
+
+/// A box of zeros.
+fn zeros<T: Copy + Default, const N: usize>() -> Box<[T; N]> {
+    vec![T::default(); N].try_into().unwrap_or_else(|_| unreachable!("a vector of N"))
+}
+
+impl DecodeTables {
+    /// Make the tables of a model that is [covered](covers), unless they are made; see [`Basis::set`].
+    pub(super) fn set(&mut self, model: &Model, in_memory: bool) {
+        if !self.basis.set(model, in_memory) {
+            return;
+        }
+        let (levels, _) = self.basis.kernel.bits();
+        if self.basis.is_wide() {
+            let memory = self
+                .memory
+                .get_or_insert_with(|| Box::new(DecodeMemory { slots: *zeros(), pairs: *zeros() }));
+            for (class, table) in model.tables().iter().enumerate() {
+                memory.set(class, table);
+            }
+            return;
+        }
+        for (class, table) in model.tables().iter().enumerate() {
+            let (scale, full) = (16 - table.bits(), 1_u16 << table.bits());
+            let c = |symbol: usize| table.cumulative().get(symbol).copied().unwrap_or(full);
+            for level in 0..levels {
+                let half = 1 << (levels - 1 - level);
+                for above in 0..1 << level {
+                    self.boundaries[level as usize].0[class << level | above] =
+                        c(2 * half * above + half).wrapping_sub(1);
+                }
+            }
+            for (symbol, &f) in table.frequencies().iter().enumerate() {
+                self.scaled.0[class << levels | symbol] = f << scale;
+                self.cumulative.0[class << levels | symbol] = c(symbol);
+            }
+        }
+    }
+}
+
+impl DecodeMemory {
+    fn set(&mut self, class: usize, table: &Table) {
+        let bits = table.bits();
+        debug_assert!(bits <= MOST_BITS && class < 1 << WIDE_CLASS_BITS);
+        let slots = &mut self.slots[class << bits..];
+        for (symbol, (&f, &c)) in table.frequencies().iter().zip(table.cumulative()).enumerate() {
+            self.pairs[class << WIDE_SYMBOL_BITS | symbol] = u32::from(c) << 16 | u32::from(f) << (16 - bits);
+            // In whole steps: what goes too far is written over by the symbols and classes that follow.
+            for at in (0..f.into()).step_by(32) {
+                let at = usize::from(c) + at;
+                match slots[at..].first_chunk_mut::<32>() {
+                    Some(step) => *step = [symbol as u8; 32],
+                    None => slots[at..].fill(symbol as u8),
+                }
+            }
+        }
+    }
+}
+
+impl EncodeTables {
+    /// As [`DecodeTables::set`].
+    pub(super) fn set(&mut self, model: &Model, in_memory: bool) {
+        if !self.basis.set(model, in_memory) {
+            return;
+        }
+        let (levels, _) = self.basis.kernel.bits();
+        let mut pairs = self.basis.is_wide().then(|| self.pairs.get_or_insert_with(zeros));
+        for (class, table) in model.tables().iter().enumerate() {
+            for (symbol, (&f, &c)) in table.frequencies().iter().zip(table.cumulative()).enumerate() {
+                let index = class << levels | symbol;
+                if let Some(pairs) = &mut pairs {
+                    pairs[index] = u32::from(c) << 16 | u32::from(f);
+                } else {
+                    self.frequency.0[index] = f;
+                    self.cumulative.0[index] = c;
+                    if let Some(entry) = self.ratio.get_mut(index) {
+                        *entry = ratio(f);
+                    }
+                }
+            }
+        }
+    }
+}
