@@ -3,6 +3,7 @@
 use crate::codec::plan::Plan;
 use crate::codec::stream::{StreamReader, StreamWriter};
 use crate::codec::{EncodeOptions, Target};
+use crate::cpu::Path;
 use crate::frame::Cursor;
 use crate::frame::stream::{Coder, Expected, Order};
 use crate::layout::{Planes, Rows};
@@ -141,5 +142,68 @@ impl<T: Element> Stages<T> {
     pub fn scatter_and_dequantize(&mut self) {
         self.neighbours.rows.scatter(&self.planes, &self.decoded, &mut self.symbols);
         quantize::dequantize(&self.dequantizer, &self.symbols, &self.planes, &mut self.values);
+    }
+}
+
+/// Symbols coded and decoded by rANS alone, for `benches/coder.rs`: the plan is made once.
+pub struct Coding {
+    coded: Vec<u8>,
+    expected: Expected,
+    plan: Plan,
+    writer: StreamWriter,
+    reader: StreamReader,
+    stream: Vec<u8>,
+    decoded: Vec<u8>,
+}
+
+impl Coding {
+    /// Symbols of `planes`, with one table or with one for each class of neighbours.
+    pub fn new(symbols: &[u8], planes: &Planes, alphabet: usize, contexts: bool, path: Path) -> Self {
+        let order = if contexts { Order::Planes(*planes) } else { Order::Natural(symbols.len()) };
+        let (mut coded, mut plan) = (symbols.to_vec(), Plan::default());
+        if contexts {
+            let widest = order.rows(MAX_LANES);
+            widest.gather(planes, symbols, &mut coded);
+            plan.set_neighbours(&coded, order, alphabet, Target::Size);
+            plan.rows.gather(planes, symbols, &mut coded);
+            plan.recount(&coded);
+        } else {
+            let mut counts = Vec::new();
+            histogram::count(symbols, alphabet, &mut counts);
+            plan.set_order_0(Coder::Rans, order, &counts, Target::Size);
+        }
+        let (mut writer, mut reader) = (StreamWriter::default(), StreamReader::default());
+        (writer.path, reader.path) = (path, path);
+        let expected = Expected { alphabet, order };
+        Self { coded, expected, plan, writer, reader, stream: Vec::new(), decoded: Vec::new() }
+    }
+
+    /// Chunks of the stream and lanes of a chunk.
+    pub fn arrangement(&self) -> (usize, usize) {
+        (self.plan.chunks(), self.plan.rows.lanes())
+    }
+
+    /// Forget the tables, so that the next call makes them.
+    pub fn forget(&mut self) {
+        self.writer.forget();
+        self.reader.forget();
+    }
+
+    /// Encode; gives the bytes.
+    pub fn encode(&mut self) -> usize {
+        self.stream.clear();
+        self.writer.write(&self.coded, &self.plan, &self.plan.model, &mut self.stream);
+        self.stream.len()
+    }
+
+    /// Decode what was encoded.
+    pub fn decode(&mut self) {
+        let mut cursor = Cursor::new(&self.stream);
+        self.reader.read(&mut cursor, &self.expected, None, &mut self.decoded).expect("a stream");
+    }
+
+    /// Whether decoding gave the symbols.
+    pub fn is_right(&self) -> bool {
+        self.decoded == self.coded
     }
 }

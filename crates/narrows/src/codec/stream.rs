@@ -48,6 +48,12 @@ impl StreamWriter {
         self.rans.encode(self.path, coded, &plan.rows, plan.chunk_rows, model, output);
     }
 
+    /// Forget the tables made of the last model.
+    #[cfg(feature = "stages")]
+    pub(crate) fn forget(&mut self) {
+        self.rans.forget();
+    }
+
     fn write_tans<S: Symbol>(&mut self, coded: &[S], plan: &Plan, model: &Model) {
         let coded = S::as_bytes(coded).expect("tANS is planned for byte symbols only");
         let table = &model.tables()[0];
@@ -93,6 +99,12 @@ impl StreamReader {
         profile: Option<&Model>,
     ) -> Result<StreamHeader> {
         stream::read(cursor, expected, profile, &mut self.model, &mut self.weights, &mut self.lengths)
+    }
+
+    /// Forget the tables made of the last model.
+    #[cfg(feature = "stages")]
+    pub(crate) fn forget(&mut self) {
+        self.rans.forget();
     }
 
     /// Decode a stream into `coded`, in the order of the returned header's rows.

@@ -64,6 +64,12 @@ pub(crate) struct Output<'a> {
 }
 
 impl ChunkEncoder {
+    /// Forget the tables made of the last model.
+    #[cfg(feature = "stages")]
+    pub(crate) fn forget(&mut self) {
+        self.tables.basis.forget();
+    }
+
     /// Append the chunks of `coded`, `chunk_rows` rows each.
     pub(crate) fn encode<S: Symbol>(
         &mut self,
@@ -194,6 +200,12 @@ pub(crate) struct Input<'a> {
 }
 
 impl ChunkDecoder {
+    /// Forget the tables made of the last model.
+    #[cfg(feature = "stages")]
+    pub(crate) fn forget(&mut self) {
+        self.tables.basis.forget();
+    }
+
     /// Decode chunks of `chunk_rows` rows each over `coded`. Safe on any input; an error is a chunk and what does
     /// not hold in it, the same on every path.
     pub(crate) fn decode<S: Symbol>(

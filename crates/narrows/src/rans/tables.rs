@@ -124,6 +124,12 @@ impl Basis {
         true
     }
 
+    /// Take up the next model as if it were another.
+    #[cfg(feature = "stages")]
+    pub(super) fn forget(&mut self) {
+        self.frequencies.clear();
+    }
+
     fn is_wide(&self) -> bool {
         matches!(self.kernel, Kernel::Wide | Kernel::WideIn8)
     }
