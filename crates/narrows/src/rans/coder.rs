@@ -5,6 +5,8 @@ use std::ops::Range;
 use super::reference::{self, Slots};
 use super::simd::Simd;
 #[cfg(target_arch = "x86_64")]
+use super::simd::avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
 use super::simd::avx512::Avx512;
 use super::simd::portable::Portable;
 use super::tables::{self, DecodeTables, EncodeTables, Kernel};
@@ -37,6 +39,11 @@ macro_rules! with_backend {
     ($path:expr, $call:ident ( $($argument:expr),* )) => {
         match $path {
             Path::Reference => None,
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx2 => match Avx2::new() {
+                Some(backend) => Some($call(backend, $($argument),*)),
+                None => Some($call(Portable, $($argument),*)),
+            },
             #[cfg(target_arch = "x86_64")]
             Path::Avx512 => match Avx512::new() {
                 Some(backend) => Some($call(backend, $($argument),*)),
@@ -87,10 +94,9 @@ impl ChunkEncoder {
             && path != Path::Reference
             && tables::covers(model)
         {
-            self.tables.set(model, false);
-            let stream =
-                EncodeStream { coded, rows, chunk_rows, tables: &self.tables, words: &mut self.words };
-            if with_backend!(path, encode_with(stream, &mut output)).is_some() {
+            let (tables, words) = (&mut self.tables, &mut self.words);
+            let stream = EncodeStream { coded, rows, chunk_rows, words };
+            if with_backend!(path, encode_with(stream, tables, model, &mut output)).is_some() {
                 return;
             }
         }
@@ -118,23 +124,34 @@ struct EncodeStream<'a> {
     coded: &'a [u8],
     rows: &'a Rows,
     chunk_rows: usize,
-    tables: &'a EncodeTables,
     words: &'a mut Vec<u16>,
 }
 
-fn encode_with<S: Simd>(simd: S, mut stream: EncodeStream<'_>, output: &mut Output<'_>) {
-    with_bits!(stream.tables.basis.kernel, stream.encode::<_, _>(simd, output))
+fn encode_with<S: Simd>(
+    simd: S,
+    mut stream: EncodeStream<'_>,
+    tables: &mut EncodeTables,
+    model: &Model,
+    output: &mut Output<'_>,
+) {
+    tables.set(model, S::BANK_BITS);
+    with_bits!(tables.basis.kernel, stream.encode::<_, _>(simd, tables, output));
 }
 
 impl EncodeStream<'_> {
-    fn encode<const LEVELS: u32, const CLASS_BITS: u32>(&mut self, simd: impl Simd, output: &mut Output<'_>) {
+    fn encode<const LEVELS: u32, const CLASS_BITS: u32>(
+        &mut self,
+        simd: impl Simd,
+        tables: &EncodeTables,
+        output: &mut Output<'_>,
+    ) {
         let mut ranges = chunks(self.rows, self.chunk_rows);
         let mut left = self.rows.count().div_ceil(self.chunk_rows.max(1));
         while left > 0 {
             left -= match left.min(simd_lock_step(simd)) {
-                4.. => self.side_by_side::<_, LEVELS, CLASS_BITS, 4>(simd, &mut ranges, output),
-                2.. => self.side_by_side::<_, LEVELS, CLASS_BITS, 2>(simd, &mut ranges, output),
-                _ => self.side_by_side::<_, LEVELS, CLASS_BITS, 1>(simd, &mut ranges, output),
+                4.. => self.side_by_side::<_, LEVELS, CLASS_BITS, 4>(simd, tables, &mut ranges, output),
+                2.. => self.side_by_side::<_, LEVELS, CLASS_BITS, 2>(simd, tables, &mut ranges, output),
+                _ => self.side_by_side::<_, LEVELS, CLASS_BITS, 1>(simd, tables, &mut ranges, output),
             };
         }
     }
@@ -143,10 +160,11 @@ impl EncodeStream<'_> {
     fn side_by_side<S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize>(
         &mut self,
         simd: S,
+        tables: &EncodeTables,
         ranges: &mut impl Iterator<Item = Range<usize>>,
         output: &mut Output<'_>,
     ) -> usize {
-        let Self { coded, rows, tables, .. } = *self;
+        let Self { coded, rows, .. } = *self;
         let ranges: [_; CHUNKS] = std::array::from_fn(|_| ranges.next().expect("chunks are left"));
         let room = rows.range(&ranges[0]).len() + MAX_LANES;
         if self.words.len() < CHUNKS * room {
@@ -220,16 +238,17 @@ impl ChunkDecoder {
         if rows.count() == 0 {
             return Ok(());
         }
+        let mut refused = false;
         if let Some(coded) = S::as_bytes_mut(coded)
             && path != Path::Reference
             && tables::covers(model)
         {
-            self.tables.set(model, false);
-            let stream = DecodeStream { coded, rows, chunk_rows, tables: &self.tables, input };
-            if with_backend!(path, decode_with(stream)) == Some(true) {
+            let (tables, stream) = (&mut self.tables, DecodeStream { coded, rows, chunk_rows, input });
+            if with_backend!(path, decode_with(stream, tables, model)) == Some(true) {
                 return Ok(());
             }
             // The reference says what does not hold, and where.
+            refused = true;
         }
         self.slots.set(model);
         let mut payload = input.payload;
@@ -244,6 +263,7 @@ impl ChunkDecoder {
             reference::decode_chunk(coded, rows, &chunk, model, &self.slots, first, words)
                 .map_err(|what| (index, what))?;
         }
+        assert!(!(refused && cfg!(test)), "a path refuses what the reference takes");
         Ok(())
     }
 }
@@ -259,24 +279,33 @@ struct DecodeStream<'a> {
     coded: &'a mut [u8],
     rows: &'a Rows,
     chunk_rows: usize,
-    tables: &'a DecodeTables,
     input: Input<'a>,
 }
 
 /// Decode all chunks; false if something does not hold.
-fn decode_with<S: Simd>(simd: S, mut stream: DecodeStream<'_>) -> bool {
-    with_bits!(stream.tables.basis.kernel, stream.decode::<_, _>(simd))
+fn decode_with<S: Simd>(
+    simd: S,
+    mut stream: DecodeStream<'_>,
+    tables: &mut DecodeTables,
+    model: &Model,
+) -> bool {
+    tables.set(model, S::BANK_BITS);
+    with_bits!(tables.basis.kernel, stream.decode::<_, _>(simd, tables))
 }
 
 impl DecodeStream<'_> {
-    fn decode<const LEVELS: u32, const CLASS_BITS: u32>(&mut self, simd: impl Simd) -> bool {
+    fn decode<const LEVELS: u32, const CLASS_BITS: u32>(
+        &mut self,
+        simd: impl Simd,
+        tables: &DecodeTables,
+    ) -> bool {
         let mut ranges = chunks(self.rows, self.chunk_rows);
         let mut left = self.input.lengths.len();
         while left > 0 {
             let (taken, well) = match left.min(simd_lock_step(simd)) {
-                4.. => (4, self.side_by_side::<_, LEVELS, CLASS_BITS, 4>(simd, &mut ranges)),
-                2.. => (2, self.side_by_side::<_, LEVELS, CLASS_BITS, 2>(simd, &mut ranges)),
-                _ => (1, self.side_by_side::<_, LEVELS, CLASS_BITS, 1>(simd, &mut ranges)),
+                4.. => (4, self.side_by_side::<_, LEVELS, CLASS_BITS, 4>(simd, tables, &mut ranges)),
+                2.. => (2, self.side_by_side::<_, LEVELS, CLASS_BITS, 2>(simd, tables, &mut ranges)),
+                _ => (1, self.side_by_side::<_, LEVELS, CLASS_BITS, 1>(simd, tables, &mut ranges)),
             };
             if !well {
                 return false;
@@ -290,9 +319,10 @@ impl DecodeStream<'_> {
     fn side_by_side<S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize>(
         &mut self,
         simd: S,
+        tables: &DecodeTables,
         ranges: &mut impl Iterator<Item = Range<usize>>,
     ) -> bool {
-        let Self { rows, tables, .. } = *self;
+        let rows = self.rows;
         let ranges: [_; CHUNKS] = std::array::from_fn(|_| ranges.next().expect("chunks are left"));
         let mut parts: [_; CHUNKS] = std::array::from_fn(|k| {
             let range = &ranges[k];

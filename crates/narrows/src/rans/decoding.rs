@@ -308,6 +308,6 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32> RowDecoder<'a, S, LE
     #[inline(always)]
     fn next_bit(&self, index: S::Lanes, slot: S::Lanes, level: u32) -> S::Lanes {
         let boundary = self.simd.look_up(&self.boundaries[level as usize], index, CLASS_BITS + level);
-        self.simd.append_sign(index, self.simd.sub(boundary, slot))
+        self.simd.append_above(index, slot, boundary)
     }
 }

@@ -2,6 +2,8 @@
 
 mod coder;
 mod decoding;
+#[cfg(test)]
+mod differential;
 mod encoding;
 pub(crate) mod reference;
 mod simd;

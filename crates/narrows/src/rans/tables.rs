@@ -75,7 +75,7 @@ pub(super) struct Basis {
     /// The class of each bin of a neighbours' sum, and by how much a sum is shifted down to its bin.
     pub(super) class_of_bin: [u8; 64],
     pub(super) bin_shift: u32,
-    in_memory: bool,
+    bank_bits: u32,
     context: Context,
     /// The frequencies of all tables; none before the first model.
     frequencies: Vec<u16>,
@@ -88,7 +88,7 @@ impl Default for Basis {
             bits: 0,
             class_of_bin: [0; 64],
             bin_shift: 0,
-            in_memory: false,
+            bank_bits: 0,
             context: Context::None,
             frequencies: Vec::new(),
         }
@@ -96,25 +96,27 @@ impl Default for Basis {
 }
 
 impl Basis {
-    /// Take up a model, to be looked up in memory if it must be or `in_memory` says so; false if nothing changed.
-    fn set(&mut self, model: &Model, in_memory: bool) -> bool {
+    /// Take up a model, to be looked up in memory if its indices have more than `bank_bits` bits; false if
+    /// nothing changed.
+    fn set(&mut self, model: &Model, bank_bits: u32) -> bool {
         let tables = model.tables();
         let alphabet = tables[0].frequencies().len();
         let same = self.bits == tables[0].bits()
-            && self.in_memory == in_memory
+            && self.bank_bits == bank_bits
             && self.context == model.context
             && self.frequencies.len() == alphabet * tables.len()
             && self.frequencies.chunks_exact(alphabet).zip(tables).all(|(f, table)| f == table.frequencies());
         if same {
             return false;
         }
-        self.in_memory = in_memory;
+        self.bank_bits = bank_bits;
         self.bits = tables[0].bits();
         self.context = model.context.clone();
         self.frequencies.clear();
         tables.iter().for_each(|table| self.frequencies.extend_from_slice(table.frequencies()));
         self.kernel = Kernel::of(alphabet, tables.len());
-        if in_memory {
+        let (levels, class_bits) = self.kernel.bits();
+        if levels + class_bits > bank_bits {
             self.kernel = if tables.len() == 1 { Kernel::Wide } else { Kernel::WideIn8 };
         }
         if let Context::Neighbours(classes) = &model.context {
@@ -184,8 +186,8 @@ fn zeros<T: Copy + Default, const N: usize>() -> Box<[T; N]> {
 
 impl DecodeTables {
     /// Make the tables of a model that is [covered](covers), unless they are made; see [`Basis::set`].
-    pub(super) fn set(&mut self, model: &Model, in_memory: bool) {
-        if !self.basis.set(model, in_memory) {
+    pub(super) fn set(&mut self, model: &Model, bank_bits: u32) {
+        if !self.basis.set(model, bank_bits) {
             return;
         }
         let (levels, _) = self.basis.kernel.bits();
@@ -237,8 +239,8 @@ impl DecodeMemory {
 
 impl EncodeTables {
     /// As [`DecodeTables::set`].
-    pub(super) fn set(&mut self, model: &Model, in_memory: bool) {
-        if !self.basis.set(model, in_memory) {
+    pub(super) fn set(&mut self, model: &Model, bank_bits: u32) {
+        if !self.basis.set(model, bank_bits) {
             return;
         }
         let (levels, _) = self.basis.kernel.bits();

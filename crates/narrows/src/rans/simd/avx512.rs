@@ -118,6 +118,7 @@ impl Simd for Avx512 {
     type Ratios = [__m512; 2];
 
     const LOCK_STEP: usize = 4;
+    const BANK_BITS: u32 = 7;
 
     #[inline(always)]
     fn vectorize<J: Job>(self, job: J) -> J::Output {
@@ -225,8 +226,8 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    fn append_sign(self, index: __m512i, difference: __m512i) -> __m512i {
-        intrinsics! { _mm512_shldi_epi16::<1>(index, difference) }
+    fn append_above(self, index: __m512i, slot: __m512i, boundary: __m512i) -> __m512i {
+        intrinsics! { _mm512_shldi_epi16::<1>(index, _mm512_sub_epi16(boundary, slot)) }
     }
 
     #[inline(always)]

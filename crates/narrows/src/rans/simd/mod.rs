@@ -4,6 +4,8 @@
 //! its operations are safe to call. All work on 32 lanes of 16 bits, however many registers these take.
 
 #[cfg(target_arch = "x86_64")]
+pub(super) mod avx2;
+#[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
 pub(super) mod portable;
 
@@ -53,6 +55,8 @@ pub(super) trait Simd: Copy {
 
     /// Chunks to run in lock-step, if there are as many: the latency of one hides behind the others.
     const LOCK_STEP: usize;
+    /// Bits of the largest table that [`Simd::look_up`] is fast for, up to 7.
+    const BANK_BITS: u32;
 
     /// Run a job in a function compiled for this backend's instructions.
     fn vectorize<J: Job>(self, job: J) -> J::Output;
@@ -99,8 +103,8 @@ pub(super) trait Simd: Copy {
     fn mul_high(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
     /// The low and the high half of `a * b + c`.
     fn mul_add(self, a: Self::Lanes, b: Self::Lanes, c: Self::Lanes) -> (Self::Lanes, Self::Lanes);
-    /// `index << 1`, plus 1 where the top bit of `difference` is set.
-    fn append_sign(self, index: Self::Lanes, difference: Self::Lanes) -> Self::Lanes;
+    /// `index << 1`, plus 1 where `slot > boundary`, both in `-1..2^15`.
+    fn append_above(self, index: Self::Lanes, slot: Self::Lanes, boundary: Self::Lanes) -> Self::Lanes;
 
     /// The first `2^bits` (at most 128) entries, for [`Simd::look_up`].
     fn bank(self, entries: &[u16; BANK], bits: u32) -> Self::Bank;

@@ -28,6 +28,7 @@ impl Simd for Portable {
     type Ratios = Ratios;
 
     const LOCK_STEP: usize = 1;
+    const BANK_BITS: u32 = 7;
 
     fn vectorize<J: Job>(self, job: J) -> J::Output {
         job.run(self)
@@ -121,8 +122,8 @@ impl Simd for Portable {
         (low, high)
     }
     #[inline(always)]
-    fn append_sign(self, index: Row, difference: Row) -> Row {
-        map(|l| index[l] << 1 | difference[l] >> 15)
+    fn append_above(self, index: Row, slot: Row, boundary: Row) -> Row {
+        map(|l| index[l] << 1 | boundary[l].wrapping_sub(slot[l]) >> 15)
     }
 
     #[inline(always)]
