@@ -7,13 +7,15 @@ use sha2::{Digest, Sha256};
 
 use crate::bits::{BitReader, BitWriter};
 use crate::codec::EncodeOptions;
+use crate::cpu::Path;
 use crate::error::{Error, Result};
 use crate::frame::quantizer::{read_affine, write_affine};
 use crate::frame::{Cursor, read_checksum, write_checksum};
 use crate::layout::{Planes, Rows};
 use crate::model::coding::{self, Scale};
+use crate::model::tally::Tally;
 use crate::model::{Classes, Context, Model, probability_bits};
-use crate::quantize::{self, Affine, Clip, Dequantizer, Quantizer, Scratch};
+use crate::quantize::{self, Affine, Clip, Dequantizer, Output, Quantizer, Scratch};
 use crate::tensor::{TensorView, with_elements};
 
 const MAGIC: [u8; 3] = *b"NRP";
@@ -115,12 +117,13 @@ impl Profile {
     fn fit(tensors: &[crate::Tensor], affine: Affine, axis: usize, scratch: &mut Scratch) -> Result<Model> {
         let alphabet = affine.levels() as usize;
         let (mut symbols, mut coded, mut counts, mut sums) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut dequantizer = Dequantizer::Tensor(affine);
+        let (mut dequantizer, mut tally) = (Dequantizer::Tensor(affine), Tally::default());
         for tensor in tensors.iter().filter(|tensor| tensor.shape().elements() > 0) {
             let planes = Planes::new(tensor.shape(), axis)?;
             let quantizer = Quantizer::Fixed(affine);
             with_elements!(tensor.elements(), elements => {
-                quantize::quantize(&quantizer, elements, &planes, &mut symbols, &mut dequantizer, scratch)?
+                let output = Output { symbols: &mut symbols, tally: &mut tally, dequantizer: &mut dequantizer };
+                quantize::quantize(Path::best(), &quantizer, elements, &planes, output, scratch)?
             });
             let rows = Rows::of_planes(&planes, crate::rans::MAX_LANES);
             rows.gather(&planes, &symbols, &mut coded);

@@ -3,16 +3,20 @@
 use crate::codec::plan::Plan;
 use crate::codec::stream::{StreamReader, StreamWriter};
 use crate::codec::{EncodeOptions, Target};
+use crate::cpu::Path;
 use crate::frame::Cursor;
 use crate::frame::stream::{Coder, Expected, Order};
 use crate::layout::{Planes, Rows};
-use crate::model::{Classes, Context, histogram};
-use crate::quantize::{self, Dequantizer, Quantizer, Scratch};
+use crate::model::tally::Tally;
+use crate::model::{Classes, Context};
+use crate::quantize::{self, Dequantizer, Output, Quantizer, Scratch};
 use crate::rans::MAX_LANES;
 use crate::tensor::{Element, Shape};
 
 /// One tensor with what each stage needs from the stage before.
 pub struct Stages<T> {
+    path: Path,
+    tally: Tally,
     elements: Vec<T>,
     planes: Planes,
     quantizer: Quantizer,
@@ -40,6 +44,8 @@ impl<T: Element> Stages<T> {
         let axis = EncodeOptions::default().axis.unwrap_or_else(|| Planes::usual_axis(&shape));
         let planes = Planes::new(&shape, axis).expect("an axis");
         let mut stages = Self {
+            path: Path::best(),
+            tally: Tally::default(),
             elements,
             planes,
             quantizer: Quantizer::aiq(bits),
@@ -77,13 +83,15 @@ impl<T: Element> Stages<T> {
 
     /// The range scan.
     pub fn range(&mut self) -> (f32, f32) {
-        quantize::finite_range(&self.elements).expect("finite elements")
+        quantize::finite_range(self.path, &self.elements).expect("finite elements")
     }
 
     /// The range scan, and elements to symbols.
     pub fn quantize(&mut self) {
-        let Self { quantizer, elements, planes, symbols, dequantizer, scratch, .. } = self;
-        quantize::quantize(quantizer, elements, planes, symbols, dequantizer, scratch).expect("finite");
+        let Self { path, quantizer, elements, planes, symbols, dequantizer, tally, scratch, .. } = self;
+        let output = Output { symbols, tally, dequantizer };
+        quantize::quantize(*path, quantizer, elements, planes, output, scratch).expect("finite");
+        tally.finish(*path, &mut self.counts);
     }
 
     /// Symbols into plane order, at the lanes that the plan chose.
@@ -93,7 +101,9 @@ impl<T: Element> Stages<T> {
 
     /// Symbols counted.
     pub fn count(&mut self) {
-        histogram::count(&self.symbols, self.alphabet, &mut self.counts);
+        self.tally.start(self.alphabet);
+        self.tally.add(self.path, &self.symbols);
+        self.tally.finish(self.path, &mut self.counts);
     }
 
     /// Symbols counted by the sum of their neighbours.

@@ -11,8 +11,9 @@ use crate::frame::stream::{Coder, Order};
 use crate::frame::{self};
 use crate::layout::{Csr, Layout, Planes, ReshapeSearch, Rows, best};
 use crate::model::histogram;
+use crate::model::tally::Tally;
 use crate::profile::ProfileId;
-use crate::quantize::{self, Dequantizer, Quantized, Quantizer, Scratch};
+use crate::quantize::{self, Dequantizer, Output, Quantized, Quantizer, Scratch};
 use crate::rans;
 use crate::tensor::{Element, Shape, Tensor, TensorView, with_elements, write_le};
 
@@ -40,6 +41,8 @@ pub struct Encoder {
     dense: Tensor,
     symbols: Vec<u8>,
     coded: Vec<u8>,
+    tally: Tally,
+    /// Symbols counted, as the quantiser left them.
     counts: Vec<u32>,
     dequantizer: Option<Dequantizer>,
     scratch: Scratch,
@@ -156,7 +159,13 @@ impl Encoder {
         let fixed = self.options.profile.as_ref().map(|profile| Quantizer::Fixed(*profile.affine()));
         let quantizer = fixed.as_ref().unwrap_or(&self.options.quantizer);
         let dequantizer = self.dequantizer.get_or_insert_with(|| Dequantizer::PerChannel(Vec::new()));
-        quantize::quantize(quantizer, elements, planes, &mut self.symbols, dequantizer, &mut self.scratch)
+        let output = Output { symbols: &mut self.symbols, tally: &mut self.tally, dequantizer };
+        let quantized =
+            quantize::quantize(self.path, quantizer, elements, planes, output, &mut self.scratch)?;
+        if matches!(quantized, Quantized::Symbols) {
+            self.tally.finish(self.path, &mut self.counts);
+        }
+        Ok(quantized)
     }
 
     fn encode_symbols<T: Element>(&mut self, shape: &Shape, planes: &Planes, frame: &mut Vec<u8>) {
@@ -193,7 +202,6 @@ impl Encoder {
     /// Plan every layout the options allow and choose the smallest.
     fn plan(&mut self, planes: &Planes, alphabet: usize) -> Chosen {
         let natural = Order::Natural(self.symbols.len());
-        histogram::count(&self.symbols, alphabet, &mut self.counts);
         if let LayoutChoice::CsrJoint(reshape) | LayoutChoice::CsrSeparate(reshape) = self.options.layout
             && self.options.profile.is_none()
         {

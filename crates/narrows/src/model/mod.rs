@@ -5,6 +5,7 @@ pub(crate) mod context;
 pub(crate) mod histogram;
 mod log2;
 pub(crate) mod table;
+pub(crate) mod tally;
 
 pub(crate) use context::{Classes, Context, chunks};
 pub use table::{Table, probability_bits};

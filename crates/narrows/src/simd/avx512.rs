@@ -1,0 +1,63 @@
+//! Memory to AVX-512 vectors and back, through references that are long enough.
+#![allow(unsafe_code, reason = "loads and stores take pointers")]
+
+use std::arch::x86_64::{
+    __m128i, __m512i, _mm_mask_storeu_epi8, _mm_storeu_si128, _mm512_loadu_si512, _mm512_mask_storeu_epi8,
+    _mm512_maskz_loadu_epi8, _mm512_storeu_si512,
+};
+
+/// 64 bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn load(bytes: &[u8; 64]) -> __m512i {
+    // SAFETY: the reference is valid for the 64 bytes that are read, at any alignment.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+/// Up to 64 bytes, zeros after them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,bmi2")]
+pub(crate) fn load_part(bytes: &[u8]) -> __m512i {
+    // SAFETY: the mask has as many bits as the slice has bytes, at most 64; others are not read.
+    unsafe { _mm512_maskz_loadu_epi8(first(bytes.len()), bytes.as_ptr().cast()) }
+}
+
+/// 64 bytes to memory.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn store(bytes: &mut [u8; 64], vector: __m512i) {
+    // SAFETY: the reference is valid for the 64 bytes that are written, at any alignment.
+    unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), vector) }
+}
+
+/// As many of the first bytes as the slice holds.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,bmi2")]
+pub(crate) fn store_part(bytes: &mut [u8], vector: __m512i) {
+    // SAFETY: the mask has as many bits as the slice has bytes, at most 64; others are not written.
+    unsafe { _mm512_mask_storeu_epi8(bytes.as_mut_ptr().cast(), first(bytes.len()), vector) }
+}
+
+/// 16 bytes to memory.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn store_16(bytes: &mut [u8; 16], vector: __m128i) {
+    // SAFETY: the reference is valid for the 16 bytes that are written, at any alignment.
+    unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), vector) }
+}
+
+/// As many of the first 16 bytes as the slice holds.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2")]
+pub(crate) fn store_16_part(bytes: &mut [u8], vector: __m128i) {
+    let mask = first(bytes.len()) as u16;
+    // SAFETY: the mask has as many bits as the slice has bytes, at most 16; others are not written.
+    unsafe { _mm_mask_storeu_epi8(bytes.as_mut_ptr().cast(), mask, vector) }
+}
+
+/// A mask of the first `count` bytes, at most 64.
+#[inline]
+#[target_feature(enable = "bmi2")]
+pub(crate) fn first(count: usize) -> u64 {
+    std::arch::x86_64::_bzhi_u64(u64::MAX, count.min(64) as u32)
+}
