@@ -7,8 +7,9 @@ use crate::cpu::Path;
 use crate::frame::Cursor;
 use crate::frame::stream::{Coder, Expected, Order};
 use crate::layout::{Planes, Rows};
+use crate::model::Classes;
+use crate::model::bins::BinCounter;
 use crate::model::tally::Tally;
-use crate::model::{Classes, Context};
 use crate::quantize::{self, Dequantizer, Output, Quantizer, Scratch};
 use crate::rans::MAX_LANES;
 use crate::tensor::{Element, Shape};
@@ -16,6 +17,7 @@ use crate::tensor::{Element, Shape};
 /// One tensor with what each stage needs from the stage before.
 pub struct Stages<T> {
     path: Path,
+    bins: BinCounter,
     tally: Tally,
     elements: Vec<T>,
     planes: Planes,
@@ -45,6 +47,7 @@ impl<T: Element> Stages<T> {
         let planes = Planes::new(&shape, axis).expect("an axis");
         let mut stages = Self {
             path: Path::best(),
+            bins: BinCounter::default(),
             tally: Tally::default(),
             elements,
             planes,
@@ -96,7 +99,7 @@ impl<T: Element> Stages<T> {
 
     /// Symbols into plane order, at the lanes that the plan chose.
     pub fn gather(&mut self) {
-        self.neighbours.rows.gather(&self.planes, &self.symbols, &mut self.coded);
+        self.neighbours.rows.gather(self.path, &self.planes, &self.symbols, &mut self.coded);
     }
 
     /// Symbols counted.
@@ -109,8 +112,8 @@ impl<T: Element> Stages<T> {
     /// Symbols counted by the sum of their neighbours.
     pub fn count_contexts(&mut self) {
         let rows = Rows::of_planes(&self.planes, MAX_LANES);
-        rows.gather(&self.planes, &self.symbols, &mut self.coded);
-        Context::count_by_sum(&self.coded, &rows, rows.count(), self.alphabet, &mut self.sums);
+        let Self { path, bins, symbols, planes, alphabet, sums, .. } = self;
+        bins.count(*path, symbols, planes, (&rows, rows.count()), *alphabet, sums);
     }
 
     /// Bins of sums to classes.
@@ -126,11 +129,10 @@ impl<T: Element> Stages<T> {
         self.order_0.set_order_0(Coder::Rans, natural, &self.counts, Target::Size);
     }
 
-    /// The plan with neighbour contexts: gather, count, merge, tables.
+    /// The plan with neighbour contexts: count, merge, tables.
     pub fn plan_neighbours(&mut self) {
-        let rows = Rows::of_planes(&self.planes, MAX_LANES);
-        rows.gather(&self.planes, &self.symbols, &mut self.coded);
-        self.neighbours.set_neighbours(&self.coded, self.order(), self.alphabet, Target::Size);
+        let Self { path, neighbours, symbols, planes, alphabet, .. } = self;
+        neighbours.set_neighbours(*path, symbols, planes, *alphabet, Target::Size);
     }
 
     /// Coded symbols to a stream.
@@ -149,7 +151,7 @@ impl<T: Element> Stages<T> {
 
     /// Coded symbols to values in row-major order.
     pub fn scatter_and_dequantize(&mut self) {
-        self.neighbours.rows.scatter(&self.planes, &self.decoded, &mut self.symbols);
+        self.neighbours.rows.scatter(self.path, &self.planes, &self.decoded, &mut self.symbols);
         quantize::dequantize(&self.dequantizer, &self.symbols, &self.planes, &mut self.values);
     }
 }

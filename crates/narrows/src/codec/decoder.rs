@@ -198,7 +198,7 @@ impl Decoder {
         profile: Option<&Profile>,
         cursor: &mut Cursor<'_>,
     ) -> Result<()> {
-        let Self { reader, coded, wide, .. } = self;
+        let Self { path, reader, coded, wide, .. } = self;
         let levels = usize::from(symbols.dequantizer.levels());
         let model = profile.map(Profile::model);
         match symbols.layout {
@@ -207,7 +207,7 @@ impl Decoder {
             }
             Layout::Planes => {
                 let header = reader.read(cursor, &symbols.expected, model, coded)?;
-                header.rows.scatter(&symbols.planes, coded, &mut self.symbols);
+                header.rows.scatter(*path, &symbols.planes, coded, &mut self.symbols);
             }
             Layout::CsrJoint { rows } | Layout::CsrSeparate { rows } => {
                 reader.read(cursor, &symbols.expected, None, wide)?;

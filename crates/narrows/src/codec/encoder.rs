@@ -9,12 +9,11 @@ use crate::error::Result;
 use crate::frame::header::{self, Content};
 use crate::frame::stream::{Coder, Order};
 use crate::frame::{self};
-use crate::layout::{Csr, Layout, Planes, ReshapeSearch, Rows, best};
+use crate::layout::{Csr, Layout, Planes, ReshapeSearch, best};
 use crate::model::histogram;
 use crate::model::tally::Tally;
 use crate::profile::ProfileId;
 use crate::quantize::{self, Dequantizer, Output, Quantized, Quantizer, Scratch};
-use crate::rans;
 use crate::tensor::{Element, Shape, Tensor, TensorView, with_elements, write_le};
 
 /// Turns tensors into frames; keeps its buffers, so that encoding again allocates nothing.
@@ -188,6 +187,7 @@ impl Encoder {
             Chosen::Order0 => self.writer.write(&self.symbols, &self.order_0, &self.order_0.model, frame),
             Chosen::Neighbours => {
                 let plan = &self.neighbours;
+                plan.rows.gather(self.path, planes, &self.symbols, &mut self.coded);
                 let model = self.options.profile.as_ref().map_or(&plan.model, |profile| profile.model());
                 self.writer.write(&self.coded, plan, model, frame);
             }
@@ -235,7 +235,7 @@ impl Encoder {
                 layout => layout == LayoutChoice::Planes,
             };
         if with_contexts {
-            self.plan_neighbours(planes, alphabet);
+            self.neighbours.set_neighbours(self.path, &self.symbols, planes, alphabet, target);
             let forced = self.options.layout == LayoutChoice::Planes;
             if forced || self.neighbours.bytes() < self.order_0.bytes() {
                 return self.or_packed(Chosen::Neighbours, natural, alphabet);
@@ -255,32 +255,11 @@ impl Encoder {
         chosen
     }
 
-    fn plan_neighbours(&mut self, planes: &Planes, alphabet: usize) {
-        let order = Order::Planes(*planes);
-        let widest = Rows::of_planes(planes, rans::MAX_LANES);
-        widest.gather(planes, &self.symbols, &mut self.coded);
-        self.neighbours.set_neighbours(&self.coded, order, alphabet, self.options.target);
-        self.settle_rows(planes, &widest);
-    }
-
     fn plan_profile(&mut self, planes: &Planes, alphabet: usize) -> Chosen {
-        let Some(profile) = self.options.profile.clone() else { return Chosen::Order0 };
-        let order = Order::Planes(*planes);
-        let widest = Rows::of_planes(planes, rans::MAX_LANES);
-        widest.gather(planes, &self.symbols, &mut self.coded);
-        self.neighbours.set_profile(&self.coded, profile.model(), order, alphabet, self.options.target);
-        self.settle_rows(planes, &widest);
+        let Some(profile) = &self.options.profile else { return Chosen::Order0 };
+        let (path, target) = (self.path, self.options.target);
+        self.neighbours.set_profile(path, &self.symbols, profile.model(), planes, alphabet, target);
         self.or_packed(Chosen::Neighbours, Order::Natural(self.symbols.len()), alphabet)
-    }
-
-    /// Bring the symbols into the order of the rows that were chosen.
-    fn settle_rows(&mut self, planes: &Planes, widest: &Rows) {
-        if self.neighbours.rows != *widest {
-            self.neighbours.rows.gather(planes, &self.symbols, &mut self.coded);
-        }
-        if self.neighbours.chunks_cut_planes() {
-            self.neighbours.recount(&self.coded);
-        }
     }
 
     fn plan_csr(&mut self, alphabet: usize, reshape: Reshape) -> Chosen {

@@ -71,7 +71,8 @@ impl Planes {
         self.width
     }
 
-    const fn channels_last(&self) -> bool {
+    /// Whether planes lie side by side, one symbol of each after the other, rather than each in one piece.
+    pub(crate) const fn channels_last(&self) -> bool {
         self.inner == 1
     }
 

@@ -1,5 +1,6 @@
 //! What is known of the next symbol before it is coded: frequency tables, and what chooses among them.
 
+pub(crate) mod bins;
 pub(crate) mod coding;
 pub(crate) mod context;
 pub(crate) mod histogram;
