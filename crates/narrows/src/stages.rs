@@ -151,7 +151,8 @@ impl<T: Element> Stages<T> {
 
     /// Coded symbols to values in row-major order.
     pub fn scatter_and_dequantize(&mut self) {
-        self.neighbours.rows.scatter(self.path, &self.planes, &self.decoded, &mut self.symbols);
-        quantize::dequantize(&self.dequantizer, &self.symbols, &self.planes, &mut self.values);
+        let Self { path, dequantizer, planes, neighbours, decoded, symbols, values, .. } = self;
+        let coded = Some((&neighbours.rows, decoded.as_slice()));
+        quantize::dequantize(*path, dequantizer, planes, coded, symbols, values);
     }
 }

@@ -4,6 +4,7 @@ mod affine;
 mod range;
 mod scan;
 mod symbols;
+mod values;
 
 pub use affine::{Affine, MAX_LEVELS, MAX_ZERO};
 pub(crate) use range::Scratch;
@@ -12,9 +13,10 @@ pub(crate) use range::finite_range;
 
 use crate::cpu::Path;
 use crate::error::{Error, Result};
-use crate::layout::Planes;
+use crate::layout::{Planes, Rows};
 use crate::model::tally::Tally;
 use crate::tensor::Element;
+use values::Values;
 
 /// How much of a tensor's range a quantiser covers; what lies outside is moved to the nearest end.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -189,25 +191,45 @@ fn per_channel<T: Element>(
     }
 }
 
-/// Values of `symbols` (row-major), written over `out`.
+/// Values of `coded`, symbols in the order of `rows` (row-major without rows), written over `out`; the
+/// symbols in row-major order are left in `natural`.
 pub(crate) fn dequantize<T: Element>(
+    path: Path,
     dequantizer: &Dequantizer,
-    symbols: &[u8],
     planes: &Planes,
+    coded: Option<(&Rows, &[u8])>,
+    natural: &mut Vec<u8>,
     out: &mut Vec<T>,
 ) {
-    out.clear();
-    match dequantizer {
-        Dequantizer::Tensor(affine) => {
-            let values = affine.values().map(T::from_f32);
-            out.extend(symbols.iter().map(|&symbol| values[symbol as usize]));
+    if let (Some((rows, coded)), Dequantizer::Tensor(affine), false) =
+        (coded, dequantizer, planes.channels_last())
+    {
+        // Group by group, while its symbols are in the first-level cache.
+        let values = Values::new(path, affine);
+        natural.resize(coded.len(), 0);
+        out.resize(coded.len(), T::from_bits(0));
+        for group in rows.groups() {
+            rows.scatter_group(path, planes, &group, coded, natural);
+            let symbols = group.symbols(rows.positions());
+            values.write(path, &natural[symbols.clone()], &mut out[symbols]);
         }
+        return;
+    }
+    if let Some((rows, coded)) = coded {
+        rows.scatter(path, planes, coded, natural);
+    }
+    // Elements of the tensor before are written over, not cleared first.
+    out.resize(natural.len(), T::from_bits(0));
+    match dequantizer {
+        Dequantizer::Tensor(affine) => Values::new(path, affine).write(path, natural, out),
         Dequantizer::PerChannel(maps) => {
-            out.resize(symbols.len(), T::from_f32(0.0));
             for (channel, affine) in maps.iter().enumerate() {
-                let values = affine.values().map(T::from_f32);
-                for offset in planes.channel_offsets(channel) {
-                    out[offset] = values[symbols[offset] as usize];
+                let values = Values::new(path, affine);
+                for run in planes.channel_runs(channel) {
+                    match run.len() {
+                        1 => out[run.start] = values.of(natural[run.start]),
+                        _ => values.write(path, &natural[run.clone()], &mut out[run]),
+                    }
                 }
             }
         }

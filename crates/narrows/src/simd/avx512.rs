@@ -2,9 +2,9 @@
 #![allow(unsafe_code, reason = "loads and stores take pointers")]
 
 use std::arch::x86_64::{
-    __m128i, __m512i, _mm_loadu_si128, _mm_mask_storeu_epi8, _mm_maskz_loadu_epi8, _mm_storeu_si128,
-    _mm512_castsi128_si512, _mm512_inserti32x4, _mm512_loadu_si512, _mm512_mask_storeu_epi8,
-    _mm512_maskz_loadu_epi8, _mm512_storeu_si512,
+    __m128i, __m512i, _mm_loadu_si128, _mm_mask_storeu_epi8, _mm_maskz_loadu_epi8, _mm_setzero_si128,
+    _mm_storeu_si128, _mm512_castsi128_si512, _mm512_inserti32x4, _mm512_loadu_si512,
+    _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_storeu_si512,
 };
 
 /// 64 bytes.
@@ -30,6 +30,8 @@ pub(crate) fn load_quarters(quarters: [&[u8]; 4]) -> __m512i {
     let [a, b, c, d] = quarters.map(|bytes| match bytes.first_chunk::<16>() {
         // SAFETY: the reference is valid for the 16 bytes that are read, at any alignment.
         Some(bytes) => unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) },
+        // Loading nothing from where there is no memory is allowed, and very slow.
+        None if bytes.is_empty() => _mm_setzero_si128(),
         // SAFETY: the mask has as many bits as the slice has bytes, fewer than 16; others are not read.
         None => unsafe { _mm_maskz_loadu_epi8(first(bytes.len()) as u16, bytes.as_ptr().cast()) },
     });

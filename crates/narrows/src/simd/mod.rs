@@ -19,6 +19,18 @@ pub(crate) fn usable(path: Path) -> Path {
     USABLE.get_or_init(|| Path::ALL.map(Path::or_portable))[path as usize]
 }
 
+/// How many elements lie before the first that starts a cache line; 0 if there are fewer than `block`, at
+/// least a line's worth.
+///
+/// A vector that crosses from one line into the next is read or written in two steps: from the second-level
+/// cache, reading is then four times slower. Kernels that may take an element twice start with
+/// a whole block and go on from here.
+#[inline(always)]
+pub(crate) fn to_line<T>(elements: &[T], block: usize) -> usize {
+    let before = elements.as_ptr().align_offset(64);
+    if elements.len() >= block && before < block { before } else { 0 }
+}
+
 /// Defines a function that takes a [`Path`] and runs a kernel compiled for it: the kernel after `=`, or
 /// for AVX-512 the one after `avx512`, if there is one. Kernels are `#[inline(always)]`, or have the
 /// path's target features themselves.

@@ -47,13 +47,16 @@ pub(super) fn to_rows(planes: &[u8], positions: usize, rows: &mut [u8]) {
         for start in starts(positions) {
             let mut tile = [_mm512_setzero_si512(); PLANES];
             for (plane, vector) in tile[..count].iter_mut().enumerate() {
-                let bytes = &planes[(first + plane) * positions + start..(first + plane + 1) * positions];
+                // Of a short plane, what follows it is loaded too; it ends up in rows that there are not.
+                let bytes = &planes[(first + plane) * positions + start..];
                 *vector = match bytes.first_chunk() {
                     Some(bytes) => load(bytes),
                     None => load_part(bytes),
                 };
             }
             let tile = transpose(tile);
+            let rows = &mut rows[start * width..];
+            let count_rows = POSITIONS.min(positions - start);
             for (k, &vector) in tile.iter().enumerate() {
                 let quarters = [
                     _mm512_castsi512_si128(vector),
@@ -62,14 +65,12 @@ pub(super) fn to_rows(planes: &[u8], positions: usize, rows: &mut [u8]) {
                     _mm512_extracti32x4_epi32::<3>(vector),
                 ];
                 for (quarter, symbols) in quarters.into_iter().enumerate() {
-                    let position = start + quarter * 16 + k;
-                    if position >= positions {
-                        break;
-                    }
-                    let row = &mut rows[position * width + first..][..count];
-                    match row.first_chunk_mut() {
-                        Some(row) => store_16(row, symbols),
-                        None => store_16_part(row, symbols),
+                    let row = quarter * 16 + k;
+                    if count == PLANES && count_rows == POSITIONS {
+                        let at = row * width + first;
+                        store_16((&mut rows[at..at + PLANES]).try_into().expect("16 bytes"), symbols);
+                    } else if row < count_rows {
+                        store_16_part(&mut rows[row * width + first..][..count], symbols);
                     }
                 }
             }
@@ -94,7 +95,8 @@ pub(super) fn to_planes(rows: &[u8], positions: usize, planes: &mut [u8]) {
             }
             let tile = transpose(tile);
             for (plane, &vector) in tile[..count].iter().enumerate() {
-                let bytes = &mut planes[(first + plane) * positions + start..(first + plane + 1) * positions];
+                // A short plane is stored beyond its end: the next one comes after it.
+                let bytes = &mut planes[(first + plane) * positions + start..];
                 match bytes.first_chunk_mut() {
                     Some(bytes) => store(bytes, vector),
                     None => store_part(bytes, vector),

@@ -7,7 +7,6 @@
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
-use crate::cpu::Path;
 use crate::simd::for_paths;
 
 /// Planes, and positions of a block.
@@ -119,6 +118,7 @@ fn left_over(width: usize, positions: usize) -> impl Iterator<Item = (usize, usi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::Path;
 
     #[test]
     fn rows_of_planes_and_back_on_every_path() {

@@ -3,11 +3,12 @@
 
 use std::arch::x86_64::{
     __m512i, _mm_cvtsi32_si128, _mm512_add_epi16, _mm512_castsi512_si256, _mm512_cvtepu8_epi16,
-    _mm512_extracti64x4_epi64, _mm512_mask_mov_epi8, _mm512_maskz_compress_epi16, _mm512_mullo_epi16,
-    _mm512_set1_epi16, _mm512_srl_epi16, _mm512_test_epi8_mask, _mm512_test_epi16_mask,
+    _mm512_extracti64x4_epi64, _mm512_mask_mov_epi8, _mm512_maskz_compress_epi16, _mm512_maskz_mov_epi8,
+    _mm512_mullo_epi16, _mm512_set1_epi8, _mm512_set1_epi16, _mm512_srl_epi16, _mm512_test_epi8_mask,
+    _mm512_test_epi16_mask,
 };
 
-use super::{BLOCK, Index, Run, SMALL, TABLES, increment};
+use super::{BLOCK, Index, NO_ABOVE, NO_LEFT, Run, SMALL, TABLES, increment};
 use crate::simd::avx512::{load_part, store};
 
 /// Symbols of a step.
@@ -24,13 +25,18 @@ pub(super) fn small(tables: &mut [[u32; SMALL]; TABLES], run: Run<'_>, index: In
     for start in (0..run.symbols.len()).step_by(STEP) {
         let part = start..run.symbols.len().min(start + STEP);
         let (left, above) = (load_part(&run.left[part.clone()]), load_part(&run.above[part.clone()]));
-        let edges = if run.edges.is_empty() {
-            0
-        } else {
+        let (mut left, mut above) = (left, above);
+        if !run.edges.is_empty() {
             let edges = load_part(&run.edges[part.clone()]);
-            _mm512_test_epi8_mask(edges, edges)
-        };
-        let left = _mm512_mask_mov_epi8(left, edges, above);
+            let no_left = _mm512_test_epi8_mask(edges, _mm512_set1_epi8(NO_LEFT as i8));
+            let no_above = _mm512_test_epi8_mask(edges, _mm512_set1_epi8(NO_ABOVE as i8));
+            // Where both are missing, neither counts.
+            let one = !(no_left & no_above);
+            (left, above) = (
+                _mm512_maskz_mov_epi8(one, _mm512_mask_mov_epi8(left, no_left, above)),
+                _mm512_maskz_mov_epi8(one, _mm512_mask_mov_epi8(above, no_above, left)),
+            );
+        }
         let symbols = load_part(&run.symbols[part.clone()]);
         zeros += part.len() as u32;
         for half in 0..2 {

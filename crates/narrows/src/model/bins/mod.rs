@@ -28,7 +28,7 @@ pub(crate) struct BinCounter {
     small: [[u32; SMALL]; TABLES],
     /// Made when an alphabet needs it.
     large: Vec<u32>,
-    /// Where planes have the first position of a line.
+    /// [`Run::edges`] of some planes in a row.
     edges: Vec<u8>,
 }
 
@@ -38,15 +38,22 @@ impl Default for BinCounter {
     }
 }
 
-/// Symbols in a row, and their neighbours. What is missing has been replaced by what counts for it.
+/// Symbols in a row, and their neighbours.
 #[derive(Clone, Copy)]
 struct Run<'a> {
     symbols: &'a [u8],
     left: &'a [u8],
     above: &'a [u8],
-    /// Not zero where `above` counts for the left neighbour too; nowhere, if empty.
+    /// [`NO_LEFT`] and [`NO_ABOVE`] where those are not neighbours; empty if all are.
     edges: &'a [u8],
 }
+
+/// There is no left neighbour: the one above counts twice.
+const NO_LEFT: u8 = 1;
+/// There is no neighbour above: the left one counts twice.
+const NO_ABOVE: u8 = 2;
+/// Symbols of planes that are counted as one run, if planes are smaller.
+const TILE: usize = 1024;
 
 /// How a sum and a symbol make an index.
 #[derive(Clone, Copy)]
@@ -67,52 +74,86 @@ impl BinCounter {
         alphabet: usize,
         counts: &mut Vec<u32>,
     ) {
-        let line = rows.line();
-        debug_assert!(chunk_rows >= rows.count() || chunk_rows.is_multiple_of(line));
+        debug_assert!(chunk_rows >= rows.count() || chunk_rows.is_multiple_of(rows.line()));
         let index = Index { shift: Classes::shift(alphabet), alphabet: alphabet as u16 };
         let mut edges = std::mem::take(&mut self.edges);
+        let cut = chunk_rows < rows.count() && !chunk_rows.is_multiple_of(rows.positions());
         if !planes.channels_last() {
-            edges.clear();
-            edges.resize(rows.positions(), 0);
-            edges.iter_mut().step_by(line).for_each(|edge| *edge = 1);
+            set_edges(
+                &mut edges,
+                rows,
+                if cut { 1 } else { (TILE / rows.positions()).clamp(1, planes.count()) },
+            );
         }
-        let whole = chunk_rows >= rows.count() && planes.channels_last();
-        // Without chunks in them, all rows of channels are alike from end to end.
-        let rows = if whole { Rows::of_planes(planes, planes.count().max(1)) } else { *rows };
-        for (number, group) in rows.groups().enumerate() {
-            let mut top = 0;
-            while top < rows.positions() {
-                // The next chunk's start ends what can have neighbours above that are counted here.
-                let row = number * rows.positions() + top;
-                let next = (row / chunk_rows + 1) * chunk_rows - number * rows.positions();
-                let span = top..if whole { rows.positions() } else { next.min(rows.positions()) };
-                if planes.channels_last() {
-                    let side = planes.channels();
-                    let lanes = group.first..group.first + group.width;
-                    self.count_side_by_side(path, natural, (side, lanes), line, &span, index);
-                } else {
-                    for plane in group.first..group.first + group.width {
-                        let plane = &natural[plane * rows.positions()..][..rows.positions()];
-                        self.count_plane(path, &plane[span.clone()], line, &edges, index);
-                    }
-                }
-                top = span.end;
+        if !cut && planes.channels_last() {
+            let side = planes.channels();
+            self.count_side_by_side(
+                path,
+                natural,
+                (side, 0..side),
+                rows.line(),
+                &(0..rows.positions()),
+                index,
+            );
+        } else if !cut {
+            // What lies before the first plane is not there to be left out.
+            let (first, others) = (rows.positions(), natural.len() - rows.positions());
+            self.count_plane(path, &natural[..first], rows.line(), &edges[..first], index);
+            for start in (0..others).step_by(edges.len()) {
+                let span = first + start..natural.len().min(first + start + edges.len());
+                let before = |by: usize| &natural[span.start - by..span.end - by];
+                let (left, above) = (before(1), before(rows.line()));
+                let run = Run { symbols: before(0), left, above, edges: &edges[..span.len()] };
+                self.add(path, run, index);
             }
+        } else {
+            self.count_cut(path, natural, planes, (rows, chunk_rows), &edges, index);
         }
         self.edges = edges;
         self.finish(alphabet, counts);
     }
 
+    /// Count where chunks begin within planes: up to a chunk's end at a time.
+    fn count_cut(
+        &mut self,
+        path: Path,
+        natural: &[u8],
+        planes: &Planes,
+        (rows, chunk_rows): (&Rows, usize),
+        edges: &[u8],
+        index: Index,
+    ) {
+        let positions = rows.positions();
+        for (number, group) in rows.groups().enumerate() {
+            let mut top = 0;
+            while top < positions {
+                let row = number * positions + top;
+                let next = (row / chunk_rows + 1) * chunk_rows - number * positions;
+                let span = top..next.min(positions);
+                if planes.channels_last() {
+                    let lanes = (planes.channels(), group.first..group.first + group.width);
+                    self.count_side_by_side(path, natural, lanes, rows.line(), &span, index);
+                } else {
+                    for plane in group.first..group.first + group.width {
+                        let plane = &natural[plane * positions..][span.clone()];
+                        self.count_plane(path, plane, rows.line(), edges, index);
+                    }
+                }
+                top = span.end;
+            }
+        }
+    }
+
     /// Count lines of one plane, of which the first has nothing above it.
     fn count_plane(&mut self, path: Path, plane: &[u8], line: usize, edges: &[u8], index: Index) {
-        let Some((&first, _)) = plane.split_first() else { return };
         // The very first has no neighbours: its sum is zero.
-        self.add(path, Run { symbols: &[first], left: &[0], above: &[0], edges: &[] }, index);
+        self.add(path, Run { symbols: &plane[..1], left: &[0], above: &[0], edges: &[] }, index);
         let left = &plane[..line - 1];
         self.add(path, Run { symbols: &plane[1..line], left, above: left, edges: &[] }, index);
         let (symbols, above) = (&plane[line..], &plane[..plane.len() - line]);
         let left = &plane[line - 1..plane.len() - 1];
-        self.add(path, Run { symbols, left, above, edges: &edges[..symbols.len()] }, index);
+        // Lines are all alike, but for the first.
+        self.add(path, Run { symbols, left, above, edges: &edges[line..plane.len()] }, index);
     }
 
     /// Count positions `span` of the planes `lanes` out of `side` that lie side by side; the first line
@@ -221,11 +262,27 @@ fn for_indices(run: Run<'_>, index: Index, mut count: impl FnMut(&[u16])) {
         } else {
             let edges = &run.edges[start..][..length];
             for k in 0..length {
-                let left = if edges[k] == 0 { left[k] } else { above[k] };
-                out[k] = index.of(u16::from(left) + u16::from(above[k]), symbols[k]);
+                let (l, a) = (u16::from(left[k]), u16::from(above[k]));
+                let sum = match edges[k] {
+                    0 => l + a,
+                    NO_LEFT => 2 * a,
+                    NO_ABOVE => 2 * l,
+                    _ => 0,
+                };
+                out[k] = index.of(sum, symbols[k]);
             }
         }
         count(out);
+    }
+}
+
+/// Edges of `planes` planes in a row.
+fn set_edges(edges: &mut Vec<u8>, rows: &Rows, planes: usize) {
+    edges.clear();
+    edges.resize(planes * rows.positions(), 0);
+    edges.iter_mut().step_by(rows.line()).for_each(|edge| *edge |= NO_LEFT);
+    for plane in edges.chunks_mut(rows.positions()) {
+        plane[..rows.line()].iter_mut().for_each(|edge| *edge |= NO_ABOVE);
     }
 }
 

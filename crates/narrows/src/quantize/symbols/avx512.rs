@@ -12,6 +12,7 @@ use std::arch::x86_64::{
 
 use super::{LANES, Map};
 use crate::simd::avx512::{load, store};
+use crate::simd::to_line;
 
 /// Bytes of 16-bit elements that fill a vector, as [`load`] takes them.
 type Bytes = [u8; 64];
@@ -91,14 +92,21 @@ fn quantize<E: Copy>(
     let reciprocal = _mm512_set1_ps(map.reciprocal);
     let zero = _mm512_set1_epi16(-map.low as i16);
     let top = _mm512_set1_epi8((map.high - map.low) as u8 as i8);
-    let (blocks, last) = elements.as_chunks::<LANES>();
-    let (out_blocks, out_last) = symbols.as_chunks_mut::<LANES>();
-    for (block, out) in blocks.iter().zip(out_blocks) {
+    let all = |block: &[E; LANES], out: &mut [u8; LANES]| {
         let [a, b, c, d] = values(block).map(|x| _mm512_cvtps_epi32(_mm512_mul_ps(x, reciprocal)));
         let low = _mm512_adds_epi16(_mm512_packs_epi32(a, b), zero);
         let high = _mm512_adds_epi16(_mm512_packs_epi32(c, d), zero);
         let narrow = _mm512_min_epu8(_mm512_packus_epi16(low, high), top);
         store(out, _mm512_permutexvar_epi8(order, narrow));
+    };
+    let head = to_line(elements, LANES);
+    if head > 0
+        && let (Some(block), Some(out)) = (elements.first_chunk(), symbols.first_chunk_mut())
+    {
+        all(block, out);
     }
+    let (blocks, last) = elements[head..].as_chunks::<LANES>();
+    let (out_blocks, out_last) = symbols[head..].as_chunks_mut::<LANES>();
+    blocks.iter().zip(out_blocks).for_each(|(block, out)| all(block, out));
     rest(map, last, out_last);
 }

@@ -10,7 +10,7 @@ mod avx512;
 
 use crate::cpu::Path;
 use crate::model::tally::Tally;
-use crate::simd::for_paths;
+use crate::simd::{for_paths, to_line};
 use crate::tensor::{Element, Elements};
 
 use super::Affine;
@@ -56,13 +56,19 @@ pub(super) fn quantize<T: Element>(
     }
     let (zero, top) = (affine.zero(), i32::from(affine.levels()) - 1);
     let map = Map { reciprocal, low: -zero as f32, high: (top - zero) as f32, zero: zero as u8 };
-    for (elements, symbols) in elements.chunks(BLOCK).zip(symbols.chunks_mut(BLOCK)) {
-        match T::view(elements) {
-            Elements::F32(elements) => quantize_f32(path, map, elements, symbols),
-            Elements::F16(elements) => quantize_f16(path, map, bytemuck::cast_slice(elements), symbols),
-            Elements::Bf16(elements) => quantize_bf16(path, map, bytemuck::cast_slice(elements), symbols),
+    // Blocks start where cache lines do, but for the first, which is longer.
+    let (mut elements, mut symbols, mut next) = (elements, symbols, BLOCK + to_line(elements, LANES));
+    while !elements.is_empty() {
+        let length = next.min(elements.len());
+        let (block, rest) = elements.split_at(length);
+        let (out, out_rest) = std::mem::take(&mut symbols).split_at_mut(length);
+        match T::view(block) {
+            Elements::F32(block) => quantize_f32(path, map, block, out),
+            Elements::F16(block) => quantize_f16(path, map, bytemuck::cast_slice(block), out),
+            Elements::Bf16(block) => quantize_bf16(path, map, bytemuck::cast_slice(block), out),
         }
-        tally.add(path, symbols);
+        tally.add(path, out);
+        (elements, symbols, next) = (rest, out_rest, BLOCK);
     }
 }
 
@@ -107,12 +113,19 @@ fn kernel<E: Copy>(map: Map, elements: &[E], symbols: &mut [u8], widen: impl Fn(
         let v = if v < map.high { v } else { map.high };
         ((v + ROUNDER).to_bits() as u8).wrapping_add(map.zero)
     };
-    let (blocks, rest) = elements.as_chunks::<LANES>();
-    let (out_blocks, out_rest) = symbols.as_chunks_mut::<LANES>();
-    for (block, out) in blocks.iter().zip(out_blocks) {
+    let all = |block: &[E; LANES], out: &mut [u8; LANES]| {
         for lane in 0..LANES {
             out[lane] = one(block[lane]);
         }
+    };
+    let head = to_line(elements, LANES);
+    if head > 0
+        && let (Some(block), Some(out)) = (elements.first_chunk(), symbols.first_chunk_mut())
+    {
+        all(block, out);
     }
+    let (blocks, rest) = elements[head..].as_chunks::<LANES>();
+    let (out_blocks, out_rest) = symbols[head..].as_chunks_mut::<LANES>();
+    blocks.iter().zip(out_blocks).for_each(|(block, out)| all(block, out));
     rest.iter().zip(out_rest).for_each(|(&x, symbol)| *symbol = one(x));
 }
