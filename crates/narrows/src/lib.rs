@@ -47,6 +47,7 @@ mod model;
 mod profile;
 mod quantize;
 mod rans;
+mod simd;
 #[cfg(feature = "stages")]
 #[doc(hidden)]
 pub mod stages;

@@ -7,13 +7,16 @@ use sha2::{Digest, Sha256};
 
 use crate::bits::{BitReader, BitWriter};
 use crate::codec::EncodeOptions;
+use crate::cpu::Path;
 use crate::error::{Error, Result};
 use crate::frame::quantizer::{read_affine, write_affine};
 use crate::frame::{Cursor, read_checksum, write_checksum};
 use crate::layout::{Planes, Rows};
+use crate::model::bins::BinCounter;
 use crate::model::coding::{self, Scale};
+use crate::model::tally::Tally;
 use crate::model::{Classes, Context, Model, probability_bits};
-use crate::quantize::{self, Affine, Clip, Dequantizer, Quantizer, Scratch};
+use crate::quantize::{self, Affine, Clip, Dequantizer, Output, Quantizer, Scratch};
 use crate::tensor::{TensorView, with_elements};
 
 const MAGIC: [u8; 3] = *b"NRP";
@@ -114,17 +117,19 @@ impl Profile {
     /// Fit neighbour classes and tables to the quantised samples.
     fn fit(tensors: &[crate::Tensor], affine: Affine, axis: usize, scratch: &mut Scratch) -> Result<Model> {
         let alphabet = affine.levels() as usize;
-        let (mut symbols, mut coded, mut counts, mut sums) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut dequantizer = Dequantizer::Tensor(affine);
+        let (mut symbols, mut counts, mut sums) = (Vec::new(), Vec::new(), Vec::new());
+        let mut bins = BinCounter::default();
+        let (mut dequantizer, mut tally) = (Dequantizer::Tensor(affine), Tally::default());
         for tensor in tensors.iter().filter(|tensor| tensor.shape().elements() > 0) {
             let planes = Planes::new(tensor.shape(), axis)?;
             let quantizer = Quantizer::Fixed(affine);
             with_elements!(tensor.elements(), elements => {
-                quantize::quantize(&quantizer, elements, &planes, &mut symbols, &mut dequantizer, scratch)?
+                let output = Output { symbols: &mut symbols, tally: &mut tally, dequantizer: &mut dequantizer };
+                quantize::quantize(Path::best(), &quantizer, elements, &planes, output, scratch)?
             });
             let rows = Rows::of_planes(&planes, crate::rans::MAX_LANES);
-            rows.gather(&planes, &symbols, &mut coded);
-            Context::count_by_sum(&coded, &rows, rows.count(), alphabet, &mut counts);
+            let chunks = (&rows, rows.count());
+            bins.count(Path::best(), &symbols, &planes, chunks, alphabet, &mut counts);
             sums.resize(counts.len(), 0_u32);
             sums.iter_mut().zip(&counts).for_each(|(sum, &n)| *sum = sum.saturating_add(n));
         }

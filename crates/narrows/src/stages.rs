@@ -7,13 +7,18 @@ use crate::cpu::Path;
 use crate::frame::Cursor;
 use crate::frame::stream::{Coder, Expected, Order};
 use crate::layout::{Planes, Rows};
-use crate::model::{Classes, Context, histogram};
-use crate::quantize::{self, Dequantizer, Quantizer, Scratch};
+use crate::model::Classes;
+use crate::model::bins::BinCounter;
+use crate::model::tally::Tally;
+use crate::quantize::{self, Dequantizer, Output, Quantizer, Scratch};
 use crate::rans::MAX_LANES;
 use crate::tensor::{Element, Shape};
 
 /// One tensor with what each stage needs from the stage before.
 pub struct Stages<T> {
+    path: Path,
+    bins: BinCounter,
+    tally: Tally,
     elements: Vec<T>,
     planes: Planes,
     quantizer: Quantizer,
@@ -41,6 +46,9 @@ impl<T: Element> Stages<T> {
         let axis = EncodeOptions::default().axis.unwrap_or_else(|| Planes::usual_axis(&shape));
         let planes = Planes::new(&shape, axis).expect("an axis");
         let mut stages = Self {
+            path: Path::best(),
+            bins: BinCounter::default(),
+            tally: Tally::default(),
             elements,
             planes,
             quantizer: Quantizer::aiq(bits),
@@ -78,30 +86,34 @@ impl<T: Element> Stages<T> {
 
     /// The range scan.
     pub fn range(&mut self) -> (f32, f32) {
-        quantize::finite_range(&self.elements).expect("finite elements")
+        quantize::finite_range(self.path, &self.elements).expect("finite elements")
     }
 
     /// The range scan, and elements to symbols.
     pub fn quantize(&mut self) {
-        let Self { quantizer, elements, planes, symbols, dequantizer, scratch, .. } = self;
-        quantize::quantize(quantizer, elements, planes, symbols, dequantizer, scratch).expect("finite");
+        let Self { path, quantizer, elements, planes, symbols, dequantizer, tally, scratch, .. } = self;
+        let output = Output { symbols, tally, dequantizer };
+        quantize::quantize(*path, quantizer, elements, planes, output, scratch).expect("finite");
+        tally.finish(*path, &mut self.counts);
     }
 
     /// Symbols into plane order, at the lanes that the plan chose.
     pub fn gather(&mut self) {
-        self.neighbours.rows.gather(&self.planes, &self.symbols, &mut self.coded);
+        self.neighbours.rows.gather(self.path, &self.planes, &self.symbols, &mut self.coded);
     }
 
     /// Symbols counted.
     pub fn count(&mut self) {
-        histogram::count(&self.symbols, self.alphabet, &mut self.counts);
+        self.tally.start(self.alphabet);
+        self.tally.add(self.path, &self.symbols);
+        self.tally.finish(self.path, &mut self.counts);
     }
 
     /// Symbols counted by the sum of their neighbours.
     pub fn count_contexts(&mut self) {
         let rows = Rows::of_planes(&self.planes, MAX_LANES);
-        rows.gather(&self.planes, &self.symbols, &mut self.coded);
-        Context::count_by_sum(&self.coded, &rows, rows.count(), self.alphabet, &mut self.sums);
+        let Self { path, bins, symbols, planes, alphabet, sums, .. } = self;
+        bins.count(*path, symbols, planes, (&rows, rows.count()), *alphabet, sums);
     }
 
     /// Bins of sums to classes.
@@ -117,11 +129,10 @@ impl<T: Element> Stages<T> {
         self.order_0.set_order_0(Coder::Rans, natural, &self.counts, Target::Size);
     }
 
-    /// The plan with neighbour contexts: gather, count, merge, tables.
+    /// The plan with neighbour contexts: count, merge, tables.
     pub fn plan_neighbours(&mut self) {
-        let rows = Rows::of_planes(&self.planes, MAX_LANES);
-        rows.gather(&self.planes, &self.symbols, &mut self.coded);
-        self.neighbours.set_neighbours(&self.coded, self.order(), self.alphabet, Target::Size);
+        let Self { path, neighbours, symbols, planes, alphabet, .. } = self;
+        neighbours.set_neighbours(*path, symbols, planes, *alphabet, Target::Size);
     }
 
     /// Coded symbols to a stream.
@@ -140,8 +151,9 @@ impl<T: Element> Stages<T> {
 
     /// Coded symbols to values in row-major order.
     pub fn scatter_and_dequantize(&mut self) {
-        self.neighbours.rows.scatter(&self.planes, &self.decoded, &mut self.symbols);
-        quantize::dequantize(&self.dequantizer, &self.symbols, &self.planes, &mut self.values);
+        let Self { path, dequantizer, planes, neighbours, decoded, symbols, values, .. } = self;
+        let coded = Some((&neighbours.rows, decoded.as_slice()));
+        quantize::dequantize(*path, dequantizer, planes, coded, symbols, values);
     }
 }
 

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::frame::Cursor;
 use crate::frame::header::{self, Content, Header, Limits};
 use crate::frame::stream::{Expected, Order};
-use crate::layout::{Csr, Layout, Planes};
+use crate::layout::{Csr, Layout, Planes, Rows};
 use crate::profile::{Profile, Profiles};
 use crate::quantize::{self, Affine, Dequantizer};
 use crate::tensor::{Dtype, Element, Tensor, read_le};
@@ -162,13 +162,14 @@ impl Decoder {
     ) -> Result<()> {
         let count = header.shape.elements();
         let width = T::DTYPE.size();
-        out.clear();
         match &header.content {
             Content::Raw => {
+                out.clear();
                 let bytes = cursor.take("elements", count * width)?;
                 out.extend(read_le::<T>(bytes));
             }
             Content::Constant => {
+                out.clear();
                 let bytes = cursor.take("element", width)?;
                 out.extend(read_le::<T>(bytes).cycle().take(count));
             }
@@ -185,19 +186,22 @@ impl Decoder {
                 let map = resolve(dequantizer.as_ref(), profile.as_deref())?;
                 let map = dequantizer.as_ref().unwrap_or(&map);
                 let symbols = Symbols::new(header, map, *axis, *layout, *nonzeros)?;
-                self.decode_symbols(&symbols, profile.as_deref(), cursor)?;
-                quantize::dequantize(map, &self.symbols, &symbols.planes, out);
+                let rows = self.decode_symbols(&symbols, profile.as_deref(), cursor)?;
+                let Self { path, coded, symbols: natural, .. } = self;
+                let coded = rows.as_ref().map(|rows| (rows, coded.as_slice()));
+                quantize::dequantize(*path, map, &symbols.planes, coded, natural, out);
             }
         }
         Ok(())
     }
 
+    /// Decode into `self.symbols`, or into `self.coded` if they are in the order of the rows returned.
     fn decode_symbols(
         &mut self,
         symbols: &Symbols<'_>,
         profile: Option<&Profile>,
         cursor: &mut Cursor<'_>,
-    ) -> Result<()> {
+    ) -> Result<Option<Rows>> {
         let Self { reader, coded, wide, .. } = self;
         let levels = usize::from(symbols.dequantizer.levels());
         let model = profile.map(Profile::model);
@@ -207,7 +211,7 @@ impl Decoder {
             }
             Layout::Planes => {
                 let header = reader.read(cursor, &symbols.expected, model, coded)?;
-                header.rows.scatter(&symbols.planes, coded, &mut self.symbols);
+                return Ok(Some(header.rows));
             }
             Layout::CsrJoint { rows } | Layout::CsrSeparate { rows } => {
                 reader.read(cursor, &symbols.expected, None, wide)?;
@@ -219,7 +223,7 @@ impl Decoder {
                 }
             }
         }
-        Ok(())
+        Ok(None)
     }
 }
 

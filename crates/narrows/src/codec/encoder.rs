@@ -9,11 +9,11 @@ use crate::error::Result;
 use crate::frame::header::{self, Content};
 use crate::frame::stream::{Coder, Order};
 use crate::frame::{self};
-use crate::layout::{Csr, Layout, Planes, ReshapeSearch, Rows, best};
+use crate::layout::{Csr, Layout, Planes, ReshapeSearch, best};
 use crate::model::histogram;
+use crate::model::tally::Tally;
 use crate::profile::ProfileId;
-use crate::quantize::{self, Dequantizer, Quantized, Quantizer, Scratch};
-use crate::rans;
+use crate::quantize::{self, Dequantizer, Output, Quantized, Quantizer, Scratch};
 use crate::tensor::{Element, Shape, Tensor, TensorView, with_elements, write_le};
 
 /// Turns tensors into frames; keeps its buffers, so that encoding again allocates nothing.
@@ -40,6 +40,8 @@ pub struct Encoder {
     dense: Tensor,
     symbols: Vec<u8>,
     coded: Vec<u8>,
+    tally: Tally,
+    /// Symbols counted, as the quantiser left them.
     counts: Vec<u32>,
     dequantizer: Option<Dequantizer>,
     scratch: Scratch,
@@ -156,7 +158,13 @@ impl Encoder {
         let fixed = self.options.profile.as_ref().map(|profile| Quantizer::Fixed(*profile.affine()));
         let quantizer = fixed.as_ref().unwrap_or(&self.options.quantizer);
         let dequantizer = self.dequantizer.get_or_insert_with(|| Dequantizer::PerChannel(Vec::new()));
-        quantize::quantize(quantizer, elements, planes, &mut self.symbols, dequantizer, &mut self.scratch)
+        let output = Output { symbols: &mut self.symbols, tally: &mut self.tally, dequantizer };
+        let quantized =
+            quantize::quantize(self.path, quantizer, elements, planes, output, &mut self.scratch)?;
+        if matches!(quantized, Quantized::Symbols) {
+            self.tally.finish(self.path, &mut self.counts);
+        }
+        Ok(quantized)
     }
 
     fn encode_symbols<T: Element>(&mut self, shape: &Shape, planes: &Planes, frame: &mut Vec<u8>) {
@@ -179,6 +187,7 @@ impl Encoder {
             Chosen::Order0 => self.writer.write(&self.symbols, &self.order_0, &self.order_0.model, frame),
             Chosen::Neighbours => {
                 let plan = &self.neighbours;
+                plan.rows.gather(self.path, planes, &self.symbols, &mut self.coded);
                 let model = self.options.profile.as_ref().map_or(&plan.model, |profile| profile.model());
                 self.writer.write(&self.coded, plan, model, frame);
             }
@@ -193,7 +202,6 @@ impl Encoder {
     /// Plan every layout the options allow and choose the smallest.
     fn plan(&mut self, planes: &Planes, alphabet: usize) -> Chosen {
         let natural = Order::Natural(self.symbols.len());
-        histogram::count(&self.symbols, alphabet, &mut self.counts);
         if let LayoutChoice::CsrJoint(reshape) | LayoutChoice::CsrSeparate(reshape) = self.options.layout
             && self.options.profile.is_none()
         {
@@ -227,7 +235,7 @@ impl Encoder {
                 layout => layout == LayoutChoice::Planes,
             };
         if with_contexts {
-            self.plan_neighbours(planes, alphabet);
+            self.neighbours.set_neighbours(self.path, &self.symbols, planes, alphabet, target);
             let forced = self.options.layout == LayoutChoice::Planes;
             if forced || self.neighbours.bytes() < self.order_0.bytes() {
                 return self.or_packed(Chosen::Neighbours, natural, alphabet);
@@ -247,32 +255,11 @@ impl Encoder {
         chosen
     }
 
-    fn plan_neighbours(&mut self, planes: &Planes, alphabet: usize) {
-        let order = Order::Planes(*planes);
-        let widest = Rows::of_planes(planes, rans::MAX_LANES);
-        widest.gather(planes, &self.symbols, &mut self.coded);
-        self.neighbours.set_neighbours(&self.coded, order, alphabet, self.options.target);
-        self.settle_rows(planes, &widest);
-    }
-
     fn plan_profile(&mut self, planes: &Planes, alphabet: usize) -> Chosen {
-        let Some(profile) = self.options.profile.clone() else { return Chosen::Order0 };
-        let order = Order::Planes(*planes);
-        let widest = Rows::of_planes(planes, rans::MAX_LANES);
-        widest.gather(planes, &self.symbols, &mut self.coded);
-        self.neighbours.set_profile(&self.coded, profile.model(), order, alphabet, self.options.target);
-        self.settle_rows(planes, &widest);
+        let Some(profile) = &self.options.profile else { return Chosen::Order0 };
+        let (path, target) = (self.path, self.options.target);
+        self.neighbours.set_profile(path, &self.symbols, profile.model(), planes, alphabet, target);
         self.or_packed(Chosen::Neighbours, Order::Natural(self.symbols.len()), alphabet)
-    }
-
-    /// Bring the symbols into the order of the rows that were chosen.
-    fn settle_rows(&mut self, planes: &Planes, widest: &Rows) {
-        if self.neighbours.rows != *widest {
-            self.neighbours.rows.gather(planes, &self.symbols, &mut self.coded);
-        }
-        if self.neighbours.chunks_cut_planes() {
-            self.neighbours.recount(&self.coded);
-        }
     }
 
     fn plan_csr(&mut self, alphabet: usize, reshape: Reshape) -> Chosen {

@@ -7,13 +7,13 @@
 use super::options::EncodeOptions;
 use super::plan::Plan;
 use super::stream::{StreamReader, StreamWriter};
+use crate::cpu::Path;
 use crate::error::{Error, Result};
 use crate::frame::header::{self, Content};
 use crate::frame::stream::{Coder, Expected, Order};
 use crate::frame::{self, Cursor};
-use crate::layout::{Layout, Planes, Rows};
+use crate::layout::{Layout, Planes};
 use crate::model::histogram;
-use crate::rans;
 use crate::tensor::{Dtype, Element, Shape};
 
 /// The most mantissa planes of a type: 24 bits of an f32.
@@ -88,7 +88,7 @@ impl Planner {
         }
         let format = Format::of(T::DTYPE);
         let zeros_left_out = self.split(elements, format);
-        let order = self.plan_exponents(format.exponents(), planes, options);
+        let order = self.plan_exponents(writer.path, format.exponents(), planes, options);
         let exponents = if order { Layout::Planes } else { Layout::Natural };
         let content = Content::Lossless { zeros_left_out, axis: planes.axis(), exponents };
         header::write(T::DTYPE, shape, None, &content, frame);
@@ -121,21 +121,22 @@ impl Planner {
     }
 
     /// Plan the exponents; true if plane order with contexts is smaller.
-    fn plan_exponents(&mut self, alphabet: usize, planes: &Planes, options: &EncodeOptions) -> bool {
+    fn plan_exponents(
+        &mut self,
+        path: Path,
+        alphabet: usize,
+        planes: &Planes,
+        options: &EncodeOptions,
+    ) -> bool {
         plan_natural(&mut self.plan, &self.exponents, alphabet, &mut self.counts, options);
         if planes.positions() == 1 || self.plan.coder == Coder::Constant {
             return false;
         }
-        let widest = Rows::of_planes(planes, rans::MAX_LANES);
-        widest.gather(planes, &self.exponents, &mut self.coded);
-        self.neighbours.set_neighbours(&self.coded, Order::Planes(*planes), alphabet, options.target);
+        self.neighbours.set_neighbours(path, &self.exponents, planes, alphabet, options.target);
         if self.neighbours.bytes() >= self.plan.bytes() {
             return false;
         }
-        self.neighbours.rows.gather(planes, &self.exponents, &mut self.coded);
-        if self.neighbours.chunks_cut_planes() {
-            self.neighbours.recount(&self.coded);
-        }
+        self.neighbours.rows.gather(path, planes, &self.exponents, &mut self.coded);
         true
     }
 }
@@ -186,7 +187,7 @@ impl Joiner {
         let expected = Expected { alphabet: format.exponents(), order };
         if in_planes {
             let header = reader.read(cursor, &expected, None, &mut self.plane)?;
-            header.rows.scatter(planes, &self.plane, &mut self.exponents);
+            header.rows.scatter(reader.path, planes, &self.plane, &mut self.exponents);
         } else {
             reader.read(cursor, &expected, None, &mut self.exponents)?;
         }

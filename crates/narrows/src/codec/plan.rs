@@ -2,12 +2,14 @@
 
 use super::options::Target;
 use crate::bits::width_of;
+use crate::cpu::Path;
 use crate::frame::stream::{Coder, Order, write_directory, write_form, write_model};
 use crate::frame::varint_length;
-use crate::layout::Rows;
+use crate::layout::{Planes, Rows};
+use crate::model::bins::BinCounter;
 use crate::model::coding::{self, Scale};
 use crate::model::{Classes, Context, Model, histogram};
-use crate::rans::{self, Symbol};
+use crate::rans;
 use crate::tans;
 
 /// Bytes that a lane adds to its chunk on average: a first state of 4 bytes, of which 8 bits are
@@ -33,6 +35,7 @@ pub(crate) struct Plan {
     pub(crate) symbol_bits: f64,
     /// Symbols counted by table.
     counts: Vec<u32>,
+    bins: BinCounter,
     weights: Vec<u32>,
 }
 
@@ -50,6 +53,7 @@ impl Default for Plan {
             symbol: 0,
             symbol_bits: 0.0,
             counts: Vec::new(),
+            bins: BinCounter::default(),
             weights: Vec::new(),
         }
     }
@@ -89,16 +93,32 @@ impl Plan {
         self.arrange(target);
     }
 
-    /// Neighbour contexts over plane order; `coded` holds the symbols in the order of `Rows::of_planes`
-    /// with [`rans::MAX_LANES`] lanes, which may become another: see [`Plan::rows`].
-    pub(crate) fn set_neighbours(&mut self, coded: &[u8], order: Order, alphabet: usize, target: Target) {
+    /// Neighbour contexts over plane order; `symbols` are in row-major order.
+    pub(crate) fn set_neighbours(
+        &mut self,
+        path: Path,
+        symbols: &[u8],
+        planes: &Planes,
+        alphabet: usize,
+        target: Target,
+    ) {
+        let order = Order::Planes(*planes);
         self.start(Coder::Rans, order, alphabet);
         let rows = order.rows(rans::MAX_LANES);
-        Context::count_by_sum(coded, &rows, rows.count().max(1), alphabet, &mut self.counts);
+        let chunks = (&rows, rows.count().max(1));
+        self.bins.count(path, symbols, planes, chunks, alphabet, &mut self.counts);
         let classes = Classes::merge(alphabet, &mut self.counts, BITS_PER_ENTRY);
         self.model.context = Context::Neighbours(classes);
         self.fit_tables();
         self.arrange(target);
+        if self.chunks_cut_planes() {
+            // Symbols where chunks begin have other contexts than was counted.
+            let chunks = (&self.rows, self.chunk_rows);
+            self.bins.count(path, symbols, planes, chunks, alphabet, &mut self.counts);
+            let Context::Neighbours(classes) = &self.model.context else { unreachable!("it was just set") };
+            classes.fold(&mut self.counts);
+            self.fit_tables();
+        }
     }
 
     /// Tables by segment; `coded` holds the symbols.
@@ -106,39 +126,37 @@ impl Plan {
         self.start(Coder::Rans, order, alphabet);
         let Order::Segments(_, ends) = order else { unreachable!("segments are an order of their own") };
         self.model.context = Context::Segments { ends };
-        self.recount(coded);
+        let (rows, chunk_rows) = (self.rows, self.chunk_rows);
+        self.model.context.count(coded, &rows, chunk_rows, alphabet, &mut self.counts);
+        self.fit_tables();
         self.arrange(target);
     }
 
-    /// A profile's model; `coded` as in [`Plan::set_neighbours`].
+    /// A profile's model; `symbols` are in row-major order.
     pub(crate) fn set_profile(
         &mut self,
-        coded: &[u8],
+        path: Path,
+        symbols: &[u8],
         model: &Model,
-        order: Order,
+        planes: &Planes,
         alphabet: usize,
         target: Target,
     ) {
+        let order = Order::Planes(*planes);
         self.start(Coder::Rans, order, alphabet);
         self.from_profile = true;
         let rows = order.rows(rans::MAX_LANES);
-        model.context.count(coded, &rows, rows.count().max(1), alphabet, &mut self.counts);
+        let chunks = (&rows, rows.count().max(1));
+        self.bins.count(path, symbols, planes, chunks, alphabet, &mut self.counts);
+        if let Context::Neighbours(classes) = &model.context {
+            classes.fold(&mut self.counts);
+        }
         self.symbol_bits = model.cost_bits(&self.counts);
         self.arrange(target);
     }
 
-    /// Count again in the arrangement chosen, where chunks cut planes and so change contexts.
-    pub(crate) fn recount<S: Symbol>(&mut self, coded: &[S]) {
-        if self.from_profile {
-            return;
-        }
-        let (rows, chunk_rows) = (self.rows, self.chunk_rows);
-        self.model.context.count(coded, &rows, chunk_rows, self.alphabet, &mut self.counts);
-        self.fit_tables();
-    }
-
     /// Whether a chunk starts within a plane, so that symbols there have other contexts than was counted.
-    pub(crate) const fn chunks_cut_planes(&self) -> bool {
+    const fn chunks_cut_planes(&self) -> bool {
         self.chunk_rows < self.rows.count() && !self.chunk_rows.is_multiple_of(self.rows.positions())
     }
 

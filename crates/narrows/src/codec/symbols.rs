@@ -8,10 +8,9 @@ use crate::cpu::Path;
 use crate::error::{Error, Result};
 use crate::frame::Cursor;
 use crate::frame::stream::{Coder, Expected, Order};
-use crate::layout::{Planes, Rows};
+use crate::layout::Planes;
 use crate::model::histogram;
 use crate::quantize::MAX_LEVELS;
-use crate::rans;
 
 /// What both ends know of a sequence of symbols: how many of how many kinds, and how they lie.
 #[derive(Clone, Copy, Debug)]
@@ -106,20 +105,13 @@ impl SymbolEncoder {
         }
         stream.clear();
         let natural = Order::Natural(symbols.len());
-        let Self { target, counts, coded, plan, writer, .. } = self;
+        let Self { target, path, counts, coded, plan, writer } = self;
         histogram::count(symbols, alphabet, counts);
         if let Some(symbol) = counts.iter().position(|&n| n as usize == symbols.len()) {
             plan.set_constant(natural, alphabet, symbol);
         } else if let Order::Planes(planes) = order {
-            let widest = Rows::of_planes(&planes, rans::MAX_LANES);
-            widest.gather(&planes, symbols, coded);
-            plan.set_neighbours(coded, order, alphabet, *target);
-            if plan.rows != widest {
-                plan.rows.gather(&planes, symbols, coded);
-            }
-            if plan.chunks_cut_planes() {
-                plan.recount(coded);
-            }
+            plan.set_neighbours(*path, symbols, &planes, alphabet, *target);
+            plan.rows.gather(*path, &planes, symbols, coded);
         } else {
             plan.set_order_0(Coder::Rans, natural, counts, *target);
         }
@@ -159,10 +151,10 @@ impl SymbolDecoder {
     /// possible where the bytes were changed.
     pub fn decode_into(&mut self, stream: &[u8], layout: &SymbolLayout, symbols: &mut Vec<u8>) -> Result<()> {
         let mut cursor = Cursor::new(stream);
-        let Self { coded, reader, .. } = self;
+        let Self { path, coded, reader } = self;
         if let Order::Planes(planes) = layout.0.order {
             let header = reader.read(&mut cursor, &layout.0, None, coded)?;
-            header.rows.scatter(&planes, coded, symbols);
+            header.rows.scatter(*path, &planes, coded, symbols);
         } else {
             reader.read(&mut cursor, &layout.0, None, symbols)?;
         }
