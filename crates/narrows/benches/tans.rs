@@ -39,15 +39,28 @@ fn drawn(count: usize, bins: &[f64]) -> Vec<u8> {
     (0..count).map(|_| list[random.bits() as usize >> 13 & 4095]).collect()
 }
 
-/// Seconds of one of `calls` calls.
-fn seconds(calls: usize, mut call: impl FnMut()) -> f64 {
-    let start = Instant::now();
-    (0..calls).for_each(|_| call());
-    start.elapsed().as_secs_f64() / calls as f64
+/// How long one measurement lasts at least, seconds. Processors wake their wide registers up over tens of
+/// microseconds: the first calls after other code are not what is asked for.
+const MEASUREMENT: f64 = 0.000_5;
+
+/// Seconds of one call, of as many as make a measurement, after as many that do not count.
+fn seconds(mut call: impl FnMut()) -> f64 {
+    let mut timed = |least: f64| {
+        let (start, mut calls) = (Instant::now(), 0);
+        loop {
+            call();
+            calls += 1;
+            let time = start.elapsed().as_secs_f64();
+            if time >= least {
+                return time / f64::from(calls);
+            }
+        }
+    };
+    timed(MEASUREMENT / 4.0);
+    timed(MEASUREMENT)
 }
 
 fn report(tans: &mut Tans, count: usize, name: &str) {
-    let calls = (200_000 / count).max(1);
     let repeats = if count > 1_000_000 { 9 } else { 25 };
     let with_machine = count <= 10_000;
     let paths: Vec<Path> = Path::ALL.into_iter().filter(|path| path.is_available()).collect();
@@ -59,13 +72,13 @@ fn report(tans: &mut Tans, count: usize, name: &str) {
             if path == Path::Reference && count > 1_000_000 && repeat > 2 {
                 continue;
             }
-            let encode = seconds(calls, || {
+            let encode = seconds(|| {
                 if with_machine {
                     tans.build();
                 }
                 bytes = black_box(tans.encode(path));
             });
-            let decode = seconds(calls, || {
+            let decode = seconds(|| {
                 if with_machine {
                     tans.build();
                 }

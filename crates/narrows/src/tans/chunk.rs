@@ -50,9 +50,14 @@ impl Runs {
         [(self.full, 0..full), (self.short, full..full + short)].into_iter()
     }
 
-    /// Whether every row has so many symbols.
-    pub(crate) fn all_of(&self, width: usize) -> bool {
-        self.full.width == width && self.short.rows == 0
+    /// Rows of just `width` symbols, all before the others.
+    pub(crate) fn full_rows(&self, width: usize) -> usize {
+        if self.full.width == width { self.full.rows } else { 0 }
+    }
+
+    /// The runs without the first `done` full rows.
+    pub(crate) fn after(&self, done: usize) -> [Run; 2] {
+        [Run { rows: self.full.rows - done, ..self.full }, self.short]
     }
 }
 

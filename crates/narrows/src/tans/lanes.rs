@@ -10,6 +10,9 @@ use super::chunk::window;
 /// Fewest lanes for which decoding 64 at once beats scalar code on plain arrays.
 pub(crate) const LEAST_LANES: usize = 8;
 
+/// Bits that a window surely has: 64, less up to 7 of its first byte that are behind the position.
+pub(crate) const WINDOW: u32 = 57;
+
 /// At least eight bytes: so many can always be loaded at once.
 #[derive(Clone, Copy)]
 pub(crate) struct Payload<'a>(&'a [u8]);
@@ -53,7 +56,9 @@ pub(crate) trait Lanes: Copy {
     fn add(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
     /// For each word, the sum of its bytes, at most 64.
     fn totals(self, counts: Self::Bytes) -> Self::Bytes;
-    /// For each word, 64 bits of `high:low` from bit `count` of `low` on; `count` is at most `MOST`, 63 or 64.
+    /// Whether any word is above [`WINDOW`]; words are below 256.
+    fn any_above_window(self, words: Self::Bytes) -> bool;
+    /// For each word, 64 bits of `high:low` from bit `count` of `low` on, `count` at most `MOST`, 63 or 64.
     fn funnel<const MOST: u32>(self, low: Self::Bytes, high: Self::Bytes, count: Self::Bytes) -> Self::Bytes;
     /// Deal the bits of each word of `window` out to its bytes, from the lowest on: each byte's low `counts` bits are
     /// its own, those above anything.
@@ -145,6 +150,11 @@ impl Lanes for Arrays {
             let both = u128::from(high[word]) << 64 | u128::from(low[word]);
             (both >> count[word]) as u64
         })
+    }
+
+    #[inline]
+    fn any_above_window(self, words: Words) -> bool {
+        words.iter().any(|&word| word > u64::from(WINDOW))
     }
 
     #[inline]

@@ -1,16 +1,12 @@
 //! Decoding 64 lanes at once, for machines of up to 256 states: the state table is three byte tables (symbol,
 //! bits, base) that vector registers hold, and a look-up is a permutation.
 //!
-//! Each group of eight lanes has a window of 128 bits of its bit stream, from the very bit it is at. A row takes
-//! 64 at most, and what follows is loaded before the row is known: a load has two rows' time to arrive, and so
-//! a row waits for the row before only for as long as it takes to look up, add up and deal out.
-//!
 //! Any bytes are safe: positions only move forward by what rows take, and [`Lanes::windows`] gives zeros
 //! beyond the payload. Whether a bit stream was left is seen at its end (`Chunk::check`). Since the base of a state
 //! is a multiple of `2^bits`, states stay below the number of states.
 
 use super::chunk::Chunk;
-use super::lanes::{Lanes, Payload};
+use super::lanes::{Lanes, Payload, WINDOW};
 use super::spec::{ByteStates, Machine};
 use super::{LANES_PER_STREAM, MAX_LANES, MAX_STREAMS, SIDE_BY_SIDE};
 
@@ -33,21 +29,27 @@ impl<L: Lanes> Tables<L> {
     }
 }
 
-/// 64 lanes on their way through a chunk.
+/// 64 lanes on their way through a chunk of a machine of `2^BITS` states, of which a row takes `MOST` bits at
+/// most, 63 or 64: 64 only where states take 8 bits.
 ///
-/// `BITS` is log2 of the number of states; `MOST` bits at most are taken by a row, 63 or 64: what a window surely
-/// has after a load is 57, which is enough unless states take 8 bits.
+/// With `AHEAD`, each group has the 128 bits that follow, from the very bit it is at, and what a row loads follows
+/// these: it has two rows' time to arrive, and a row waits for the row before only as long as it takes to look
+/// up, add up and deal out. Without, a row loads its own bits, which takes fewer instructions: better if other
+/// strips fill the wait.
 #[derive(Clone, Copy)]
-pub(crate) struct Strip<L: Lanes, const BITS: u32, const MOST: u32> {
+pub(crate) struct Strip<L: Lanes, const BITS: u32, const MOST: u32, const AHEAD: bool> {
     states: L::Bytes,
     /// The 64 bits each group is at, and the 64 after these.
     near: L::Bytes,
     far: L::Bytes,
-    /// Where the bits after those begin.
+    /// Where the next bits to load begin.
     positions: L::Bytes,
 }
 
-impl<L: Lanes, const BITS: u32, const MOST: u32> Strip<L, BITS, MOST> {
+impl<L: Lanes, const BITS: u32, const MOST: u32, const AHEAD: bool> Strip<L, BITS, MOST, AHEAD> {
+    /// Bits loaded ahead.
+    const LOADED: u64 = if AHEAD { 128 } else { 0 };
+
     #[inline(always)]
     pub(crate) fn new(lanes: L, chunk: &Chunk<'_>, payload: Payload<'_>) -> Self {
         let mut states = [0; MAX_LANES];
@@ -55,16 +57,15 @@ impl<L: Lanes, const BITS: u32, const MOST: u32> Strip<L, BITS, MOST> {
         let at = |bits| words(lanes, chunk.positions.map(|position| position + bits));
         // Bit streams begin on bytes: these are whole.
         let (near, far) = (lanes.windows(payload, at(0)), lanes.windows(payload, at(64)));
-        Self { states: lanes.load(&states), near, far, positions: at(128) }
+        Self { states: lanes.load(&states), near, far, positions: at(Self::LOADED) }
     }
 
     /// Decode one row: the symbols of all lanes.
     #[inline(always)]
     pub(crate) fn row(&mut self, lanes: L, tables: &Tables<L>, payload: Payload<'_>) -> L::Bytes {
         let counts = lanes.look_up::<BITS>(&tables.bits, self.states);
-        let states = self.take(lanes, tables, payload, counts);
         let symbols = lanes.look_up::<BITS>(&tables.symbols, self.states);
-        self.states = states;
+        self.states = self.take(lanes, tables, payload, counts);
         symbols
     }
 
@@ -78,8 +79,8 @@ impl<L: Lanes, const BITS: u32, const MOST: u32> Strip<L, BITS, MOST> {
         used: L::Bytes,
     ) -> L::Bytes {
         let counts = lanes.and(used, lanes.look_up::<BITS>(&tables.bits, self.states));
-        let states = self.take(lanes, tables, payload, counts);
         let symbols = lanes.look_up::<BITS>(&tables.symbols, self.states);
+        let states = self.take(lanes, tables, payload, counts);
         self.states = lanes.select(used, states, self.states);
         symbols
     }
@@ -93,18 +94,20 @@ impl<L: Lanes, const BITS: u32, const MOST: u32> Strip<L, BITS, MOST> {
         payload: Payload<'_>,
         counts: L::Bytes,
     ) -> L::Bytes {
-        let mut next = lanes.windows(payload, self.positions);
-        if MOST == 64 {
-            let upper = lanes.windows(payload, lanes.add(self.positions, lanes.load(&HALVES)));
-            let zero = lanes.load(&[0; 64]);
-            let upper = lanes.funnel::<63>(zero, upper, lanes.load(&HALVES));
-            next = lanes.select(lanes.load(&LOWER_HALVES), next, upper);
-        }
-        let dealt = lanes.deal(self.near, counts);
-        let bases = lanes.look_up::<BITS>(&tables.bases, self.states);
         let taken = lanes.totals(counts);
-        self.near = lanes.funnel::<MOST>(self.near, self.far, taken);
-        self.far = lanes.funnel::<MOST>(self.far, next, taken);
+        let mut loaded = lanes.windows(payload, self.positions);
+        if MOST > WINDOW + 6 && lanes.any_above_window(taken) {
+            loaded = whole_windows(lanes, payload, self.positions, loaded);
+        }
+        let bases = lanes.look_up::<BITS>(&tables.bases, self.states);
+        let dealt = if AHEAD {
+            let near = self.near;
+            self.near = lanes.funnel::<MOST>(near, self.far, taken);
+            self.far = lanes.funnel::<MOST>(self.far, loaded, taken);
+            lanes.deal(near, counts)
+        } else {
+            lanes.deal(loaded, counts)
+        };
         self.positions = lanes.add(self.positions, taken);
         lanes.select(lanes.low_bits(counts), dealt, bases)
     }
@@ -118,9 +121,23 @@ impl<L: Lanes, const BITS: u32, const MOST: u32> Strip<L, BITS, MOST> {
         lanes.store(self.positions, &mut bytes);
         let (words, _) = bytes.as_chunks();
         for (position, &word) in chunk.positions.iter_mut().zip(words) {
-            *position = u64::from_le_bytes(word) - 128;
+            *position = u64::from_le_bytes(word) - Self::LOADED;
         }
     }
+}
+
+/// All 64 bits from `positions` on, of which `loaded` has the first [`WINDOW`].
+#[inline(always)]
+fn whole_windows<L: Lanes>(
+    lanes: L,
+    payload: Payload<'_>,
+    positions: L::Bytes,
+    loaded: L::Bytes,
+) -> L::Bytes {
+    let half = lanes.load(&HALVES);
+    let upper = lanes.windows(payload, lanes.add(positions, half));
+    let upper = lanes.funnel::<63>(lanes.load(&[0; 64]), upper, half);
+    lanes.select(lanes.load(&LOWER_HALVES), loaded, upper)
 }
 
 /// 32 in each word, and the lower 32 bits of each.
@@ -164,38 +181,40 @@ fn decode_batch<L: Lanes, const BITS: u32, const MOST: u32>(
     payload: Payload<'_>,
 ) {
     let tables = Tables::new(lanes, &machine.bytes);
-    let rows = batch.first().map_or(0, |chunk| chunk.runs.rows());
-    let alike = |chunk: &Chunk<'_>| chunk.runs.all_of(MAX_LANES) && chunk.runs.rows() == rows;
-    let alike = batch.iter().take_while(|chunk| alike(chunk)).count();
-    if alike == SIDE_BY_SIDE {
-        let (together, rest) = batch.split_first_chunk_mut().expect("as many");
-        side_by_side::<L, BITS, MOST, SIDE_BY_SIDE>(lanes, together, &tables, payload);
-        batch = rest;
-    } else if alike >= 2 {
-        let (together, rest) = batch.split_first_chunk_mut().expect("as many");
-        side_by_side::<L, BITS, MOST, 2>(lanes, together, &tables, payload);
-        batch = rest;
-    }
-    for chunk in batch {
-        alone::<L, BITS, MOST>(lanes, chunk, &tables, payload);
+    while !batch.is_empty() {
+        let full = |chunk: &&Chunk<'_>| chunk.runs.full_rows(MAX_LANES) > 0;
+        let full = batch.iter().take_while(full).count();
+        if full == SIDE_BY_SIDE {
+            let (together, rest) = batch.split_first_chunk_mut().expect("as many");
+            decode_chunks::<L, BITS, MOST, false, SIDE_BY_SIDE>(lanes, together, &tables, payload);
+            batch = rest;
+        } else if full >= 2 {
+            let (together, rest) = batch.split_first_chunk_mut().expect("as many");
+            decode_chunks::<L, BITS, MOST, true, 2>(lanes, together, &tables, payload);
+            batch = rest;
+        } else {
+            let (alone, rest) = batch.split_first_chunk_mut().expect("there is one");
+            decode_chunks::<L, BITS, MOST, true, 1>(lanes, alone, &tables, payload);
+            batch = rest;
+        }
     }
 }
 
-/// Decode `N` chunks of equally many rows of 64 symbols.
+/// Decode `N` chunks: side by side as far as they all have full rows, then one after the other.
 #[inline(always)]
-fn side_by_side<L: Lanes, const BITS: u32, const MOST: u32, const N: usize>(
+fn decode_chunks<L: Lanes, const BITS: u32, const MOST: u32, const AHEAD: bool, const N: usize>(
     lanes: L,
     chunks: &mut [Chunk<'_>; N],
     tables: &Tables<L>,
     payload: Payload<'_>,
 ) {
-    let rows = chunks[0].runs.rows();
-    let mut strips: [Strip<L, BITS, MOST>; N] = [Strip::new(lanes, &chunks[0], payload); N];
+    let mut strips: [Strip<L, BITS, MOST, AHEAD>; N] = [Strip::new(lanes, &chunks[0], payload); N];
     for (strip, chunk) in strips.iter_mut().zip(&*chunks) {
         *strip = Strip::new(lanes, chunk, payload);
     }
+    let rows = chunks.iter().map(|chunk| chunk.runs.full_rows(MAX_LANES)).min().unwrap_or(0);
     {
-        let mut outs = chunks.each_mut().map(|chunk| chunk.coded.as_chunks_mut().0.iter_mut());
+        let mut outs = chunks.each_mut().map(|chunk| chunk.coded.as_chunks_mut().0[..rows].iter_mut());
         for _ in 0..rows {
             for (strip, out) in strips.iter_mut().zip(&mut outs) {
                 let symbols = strip.row(lanes, tables, payload);
@@ -205,46 +224,41 @@ fn side_by_side<L: Lanes, const BITS: u32, const MOST: u32, const N: usize>(
             }
         }
     }
-    for (strip, chunk) in strips.iter().zip(chunks) {
+    for (strip, chunk) in strips.iter_mut().zip(chunks) {
+        finish(lanes, strip, chunk, rows, tables, payload);
         strip.keep(lanes, chunk);
     }
 }
 
-/// Decode one chunk of rows of any widths.
+/// Decode what is left of a chunk after `done` full rows.
 #[inline(always)]
-fn alone<L: Lanes, const BITS: u32, const MOST: u32>(
+fn finish<L: Lanes, const BITS: u32, const MOST: u32, const AHEAD: bool>(
     lanes: L,
+    strip: &mut Strip<L, BITS, MOST, AHEAD>,
     chunk: &mut Chunk<'_>,
+    done: usize,
     tables: &Tables<L>,
     payload: Payload<'_>,
 ) {
-    let mut strip = Strip::<L, BITS, MOST>::new(lanes, chunk, payload);
-    for (run, range) in chunk.runs.iter() {
-        let symbols = &mut chunk.coded[range];
-        if run.width == MAX_LANES {
-            for row in symbols.as_chunks_mut().0 {
-                lanes.store(strip.row(lanes, tables, payload), row);
-            }
-            continue;
-        }
+    let rest = &mut chunk.coded[done * MAX_LANES..];
+    let mut at = 0;
+    for run in chunk.runs.after(done) {
         let mut used = [0; MAX_LANES];
         used[..run.width].fill(255);
         let used = lanes.load(&used);
-        for row in 0..run.rows {
-            let decoded = strip.row_of(lanes, tables, payload, used);
-            let rest = &mut symbols[row * run.width..];
+        for _ in 0..run.rows {
+            let symbols = strip.row_of(lanes, tables, payload, used);
             // What is written beyond a row is overwritten by those after it.
-            if let Some(out) = rest.first_chunk_mut() {
-                lanes.store(decoded, out);
+            if let Some(out) = rest[at..].first_chunk_mut() {
+                lanes.store(symbols, out);
             } else {
                 let mut bytes = [0; MAX_LANES];
-                lanes.store(decoded, &mut bytes);
-                let length = rest.len().min(run.width);
-                rest[..length].copy_from_slice(&bytes[..length]);
+                lanes.store(symbols, &mut bytes);
+                rest[at..at + run.width].copy_from_slice(&bytes[..run.width]);
             }
+            at += run.width;
         }
     }
-    strip.keep(lanes, chunk);
 }
 
 const _: () = assert!(MAX_LANES == LANES_PER_STREAM * MAX_STREAMS);

@@ -7,11 +7,9 @@
 
 use super::backward::Backward;
 use super::chunk::{Chunk, Run, Runs, window};
+use super::lanes::WINDOW;
 use super::spec::{Machine, State};
 use super::{LANES_PER_STREAM, MAX_LANES};
-
-/// Bits a window always has.
-const WINDOW: u32 = 57;
 
 /// Decode every row of `chunk`.
 pub(crate) fn decode_chunk(chunk: &mut Chunk<'_>, machine: &Machine, payload: &[u8]) {

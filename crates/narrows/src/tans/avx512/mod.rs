@@ -9,7 +9,7 @@ mod encoding;
 use std::arch::x86_64::*;
 
 use super::chunk::Chunk;
-use super::lanes::{Lanes, Payload};
+use super::lanes::{Lanes, Payload, WINDOW};
 use super::rows;
 use super::spec::Machine;
 use crate::cpu::Path;
@@ -131,10 +131,17 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn any_above_window(self, words: __m512i) -> bool {
+        // SAFETY: `self` is the proof of the instructions.
+        unsafe { _mm512_cmpgt_epu64_mask(words, _mm512_set1_epi64(i64::from(WINDOW))) != 0 }
+    }
+
+    #[inline(always)]
     fn deal(self, window: __m512i, counts: __m512i) -> __m512i {
+        // Where each lane's bits begin: the sum of the counts below it, at most 56. One `vpmullq` would give it too, but
+        // waits for its destination's old value on Golden Cove, which ties independent strips together.
         // SAFETY: `self` is the proof of the instructions.
         unsafe {
-            // Where each lane's bits begin: the sum of the counts below it, at most 56.
             let below = _mm512_slli_epi64::<8>(counts);
             let below = _mm512_add_epi8(below, _mm512_slli_epi64::<8>(below));
             let below = _mm512_add_epi8(below, _mm512_slli_epi64::<16>(below));
@@ -146,15 +153,31 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn windows(self, payload: Payload<'_>, positions: __m512i) -> __m512i {
         let bytes = payload.bytes();
-        // SAFETY: `self` is the proof of the instructions. No offset is above `bytes.len() - 8` (a payload has 8
-        // bytes), so that the 8 bytes loaded from each lie within `bytes`.
+        // SAFETY: `self` is the proof of the instructions. Eight bytes are loaded from an offset only where it is
+        // at most `bytes.len() - 8`, so that they lie within `bytes`; the subtraction cannot wrap, since a
+        // payload has 8 bytes.
         unsafe {
-            let last = _mm512_set1_epi64((bytes.len() - 8) as i64);
-            let offsets = _mm512_min_epu64(_mm512_srli_epi64::<3>(positions), last);
-            let loaded = _mm512_i64gather_epi64::<1>(offsets, bytes.as_ptr().cast());
-            // Beyond the last offset this shifts by 8 and more: in come zeros.
-            let shifts = _mm512_sub_epi64(positions, _mm512_slli_epi64::<3>(offsets));
-            _mm512_srlv_epi64(loaded, shifts)
+            let offsets = _mm512_srli_epi64::<3>(positions);
+            let inside = _mm512_cmple_epu64_mask(offsets, _mm512_set1_epi64((bytes.len() - 8) as i64));
+            if inside != 0xff {
+                return windows_at_end(bytes, positions);
+            }
+            let zero = _mm512_setzero_si512();
+            let loaded = _mm512_mask_i64gather_epi64::<1>(zero, inside, offsets, bytes.as_ptr().cast());
+            _mm512_srlv_epi64(loaded, _mm512_and_si512(positions, _mm512_set1_epi64(7)))
         }
     }
+}
+
+/// [`Lanes::windows`] where one of them reaches beyond the payload.
+#[cold]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2")]
+fn windows_at_end(bytes: &[u8], positions: __m512i) -> __m512i {
+    let offsets =
+        _mm512_min_epu64(_mm512_srli_epi64::<3>(positions), _mm512_set1_epi64((bytes.len() - 8) as i64));
+    // SAFETY: no offset is above `bytes.len() - 8` (a payload has 8 bytes), so that the 8 bytes loaded from each lie
+    // within `bytes`.
+    let loaded = unsafe { _mm512_i64gather_epi64::<1>(offsets, bytes.as_ptr().cast()) };
+    // Beyond the last offset this shifts by 8 and more: in come zeros.
+    _mm512_srlv_epi64(loaded, _mm512_sub_epi64(positions, _mm512_slli_epi64::<3>(offsets)))
 }
