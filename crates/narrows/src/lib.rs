@@ -65,6 +65,9 @@ pub use frame::{Content, Header, Limits, MAGIC, VERSION, peek};
 pub use layout::{Csr, Layout, Planes, ReshapeSearch, Visit, best as best_reshape};
 pub use profile::{Calibration, Profile, ProfileId, Profiles};
 pub use quantize::{Affine, Clip, Dequantizer, MAX_LEVELS, MAX_ZERO, Quantizer};
+#[cfg(feature = "stages")]
+#[doc(hidden)]
+pub use tans::stages as tans_stages;
 pub use tensor::{Dtype, Element, Elements, MAX_RANK, Shape, Storage, Tensor, TensorView};
 
 /// Encode a tensor with AIQ at `bits` bits (1 to 8) and everything else chosen for the smallest frame.

@@ -19,7 +19,7 @@ pub(crate) struct StreamWriter {
     payload: Vec<u8>,
     lengths: Vec<u32>,
     machine: Machine,
-    taken: Vec<(u16, u8)>,
+    tans: tans::Scratch,
 }
 
 impl StreamWriter {
@@ -57,13 +57,10 @@ impl StreamWriter {
     fn write_tans<S: Symbol>(&mut self, coded: &[S], plan: &Plan, model: &Model) {
         let coded = S::as_bytes(coded).expect("tANS is planned for byte symbols only");
         let table = &model.tables()[0];
-        self.machine.set(table);
-        for chunk in chunks(&plan.rows, plan.chunk_rows) {
-            let symbols = &coded[plan.rows.range(&chunk)];
-            let Self { machine, taken, payload, lengths, .. } = self;
-            let output = tans::encoding::Output { taken, payload, lengths };
-            tans::encoding::encode_chunk(symbols, &plan.rows, &chunk, (table, machine), output);
-        }
+        let Self { path, machine, tans, payload, lengths, .. } = self;
+        machine.set(table);
+        let order = (&plan.rows, plan.chunk_rows);
+        tans::encode(*path, coded, order, (table, machine), tans, payload, lengths);
     }
 }
 
@@ -138,7 +135,9 @@ impl StreamReader {
                     });
                 };
                 self.machine.set(&model.tables()[0]);
-                read_tans(payload, &header, &self.machine, &self.lengths, coded)?;
+                let order = (&header.rows, header.chunk_rows);
+                tans::decode(self.path, coded, order, &self.machine, payload, &self.lengths)
+                    .map_err(|(chunk, what)| corrupt(chunk)(what))?;
             }
         }
         Ok(header)
@@ -161,26 +160,4 @@ fn read_packed<S: Symbol>(payload: &[u8], alphabet: usize, coded: &mut [S]) -> R
         *symbol = S::from_index(index);
     }
     if bits.padding_is_zero() { Ok(()) } else { Err(corrupt(0)("bits are set after the last symbol")) }
-}
-
-fn read_tans(
-    mut payload: &[u8],
-    header: &StreamHeader,
-    machine: &Machine,
-    mut lengths: &[u32],
-    coded: &mut [u8],
-) -> Result<()> {
-    for (index, chunk) in chunks(&header.rows, header.chunk_rows).enumerate() {
-        let lanes = header.rows.width(chunk.start);
-        let (streams, rest) = lengths.split_at(lanes.div_ceil(tans::LANES_PER_STREAM));
-        lengths = rest;
-        let states = (lanes * machine.bits as usize).div_ceil(8);
-        let bytes = states + streams.iter().map(|&length| length as usize).sum::<usize>();
-        let (chunk_payload, rest) = payload.split_at(bytes);
-        payload = rest;
-        let coded = &mut coded[header.rows.range(&chunk)];
-        tans::decoding::decode_chunk(coded, &header.rows, &chunk, machine, chunk_payload, streams)
-            .map_err(corrupt(index))?;
-    }
-    Ok(())
 }
