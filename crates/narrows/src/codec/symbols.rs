@@ -1,6 +1,6 @@
 //! Symbols that are already quantised, without a frame around them.
 
-use super::options::Target;
+use super::options::{CoderChoice, Target};
 use super::plan::Plan;
 use super::stream::{StreamReader, StreamWriter};
 use crate::bits::width_of;
@@ -67,6 +67,7 @@ impl SymbolLayout {
 #[derive(Default)]
 pub struct SymbolEncoder {
     target: Target,
+    coder: CoderChoice,
     path: Path,
     counts: Vec<u32>,
     coded: Vec<u8>,
@@ -80,6 +81,17 @@ impl SymbolEncoder {
         Self { target, ..Self::default() }
     }
 
+    /// The same encoder with this coder; `Auto`, the default, is rANS or, where that is smaller, packing.
+    /// Symbols that are all the same take two or three bytes with any.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] if tANS is to have less than 64 or more than 4,096 states.
+    pub fn with_coder(mut self, coder: CoderChoice) -> Result<Self> {
+        coder.check(true)?;
+        self.coder = coder;
+        Ok(self)
+    }
+
     /// The same encoder with its hot loops on this path, for tests and measurements. The bytes are the same on
     /// every path; one that the processor does not have falls back to [`Path::Portable`].
     #[must_use]
@@ -89,10 +101,11 @@ impl SymbolEncoder {
         self
     }
 
-    /// Encode over `stream`, reusing its memory. Symbols that rANS would not make smaller are packed.
+    /// Encode over `stream`, reusing its memory.
     ///
     /// # Errors
-    /// [`Error::Shape`] if there are not as many symbols as the layout says, or one is outside the alphabet.
+    /// [`Error::Shape`] if there are not as many symbols as the layout says, or one is outside the alphabet;
+    /// [`Error::InvalidOption`] for tANS in plane order.
     pub fn encode_into(&mut self, symbols: &[u8], layout: &SymbolLayout, stream: &mut Vec<u8>) -> Result<()> {
         let Expected { alphabet, order } = layout.0;
         let (value, bound) = (symbols.len(), order.symbols());
@@ -104,32 +117,45 @@ impl SymbolEncoder {
             let (value, bound) = (usize::from(largest), alphabet - 1);
             return Err(Error::Shape { what: "largest symbol", value, bound });
         }
+        self.coder.check(matches!(order, Order::Natural(_)))?;
         stream.clear();
-        let natural = Order::Natural(symbols.len());
-        let Self { target, counts, coded, plan, writer, .. } = self;
-        histogram::count(symbols, alphabet, counts);
-        if let Some(symbol) = counts.iter().position(|&n| n as usize == symbols.len()) {
-            plan.set_constant(natural, alphabet, symbol);
-        } else if let Order::Planes(planes) = order {
-            let widest = Rows::of_planes(&planes, rans::MAX_LANES);
-            widest.gather(&planes, symbols, coded);
-            plan.set_neighbours(coded, order, alphabet, *target);
-            if plan.rows != widest {
-                plan.rows.gather(&planes, symbols, coded);
-            }
-            if plan.chunks_cut_planes() {
-                plan.recount(coded);
-            }
-        } else {
-            plan.set_order_0(Coder::Rans, natural, counts, *target);
-        }
-        let packed = 1 + (symbols.len() * width_of(alphabet) as usize).div_ceil(8);
-        if (packed as f64) < plan.bytes() {
-            plan.set_packed(natural, alphabet);
-        }
+        histogram::count(symbols, alphabet, &mut self.counts);
+        self.plan(symbols, order, alphabet);
+        let Self { coded, plan, writer, .. } = self;
         let in_planes = plan.coder == Coder::Rans && matches!(order, Order::Planes(_));
         writer.write(if in_planes { coded } else { symbols }, plan, &plan.model, stream);
         Ok(())
+    }
+
+    /// Plan the stream of `symbols`, which are counted; symbols in plane order are left in `coded`.
+    fn plan(&mut self, symbols: &[u8], order: Order, alphabet: usize) {
+        let natural = Order::Natural(symbols.len());
+        let Self { target, coder, counts, coded, plan, .. } = self;
+        if let Some(symbol) = counts.iter().position(|&n| n as usize == symbols.len()) {
+            return plan.set_constant(natural, alphabet, symbol);
+        }
+        match (*coder, order) {
+            (CoderChoice::Packed, _) => plan.set_packed(natural, alphabet),
+            (CoderChoice::Tans { state_bits }, _) => {
+                plan.set_order_0(CoderChoice::tans(state_bits, counts), natural, counts, *target);
+            }
+            (_, Order::Planes(planes)) => {
+                let widest = Rows::of_planes(&planes, rans::MAX_LANES);
+                widest.gather(&planes, symbols, coded);
+                plan.set_neighbours(coded, order, alphabet, *target);
+                if plan.rows != widest {
+                    plan.rows.gather(&planes, symbols, coded);
+                }
+                if plan.chunks_cut_planes() {
+                    plan.recount(coded);
+                }
+            }
+            _ => plan.set_order_0(Coder::Rans, natural, counts, *target),
+        }
+        let packed = 1 + (symbols.len() * width_of(alphabet) as usize).div_ceil(8);
+        if *coder == CoderChoice::Auto && (packed as f64) < plan.bytes() {
+            plan.set_packed(natural, alphabet);
+        }
     }
 }
 
