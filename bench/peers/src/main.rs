@@ -50,8 +50,9 @@ fn main() -> ExitCode {
     }
     let found = run(Path::new(features), scope);
     table::print(&found);
-    let json = serde_json::to_string_pretty(&found).expect("numbers and names") + "\n";
-    for (end, contents) in [("json", json), ("svg", plot::svg(&found)), ("md", summary::markdown(&found))] {
+    for (end, contents) in
+        [("json", found.json()), ("svg", plot::svg(&found)), ("md", summary::markdown(&found))]
+    {
         let path = Path::new(results).with_extension(end);
         if let Err(error) = fs::write(&path, contents) {
             eprintln!("{}: {error}", path.display());

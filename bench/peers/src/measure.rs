@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::results::rounded;
+
 /// Something to encode and to decode, with everything it needs.
 pub trait Work {
     /// Get ready for a run of calls, outside of any time that is taken.
@@ -98,5 +100,5 @@ pub fn median_and_best(times: &[f64]) -> (f64, f64) {
     } else {
         sorted[middle]
     };
-    (median, sorted[0])
+    (rounded(median), rounded(sorted[0]))
 }

@@ -136,7 +136,11 @@ fn ratio(rows: &[Row], ours: Ours, theirs: &[Theirs], arrays: Arrays, way: Way, 
     let worst = |coder: &str, theirs| {
         ratios(rows, (coder, path), theirs, arrays, way).min_by(|a, b| a.0.total_cmp(&b.0))
     };
+    let mut all: Vec<f64> =
+        ratios(rows, (coder, path), theirs[0], arrays, way).map(|(median, _, _)| median).collect();
+    all.sort_by(f64::total_cmp);
     let mut beside = Vec::new();
+    beside.extend(all.get(all.len() / 2).map(|&median| ("median of arrays".into(), median)));
     let latency = worst(&format!("{coder} latency"), theirs[0]);
     beside.extend(latency.map(|(median, _, _)| ("latency".into(), median)));
     for &other in &theirs[1..] {

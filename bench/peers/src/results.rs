@@ -6,7 +6,6 @@ use crate::data::entropy_bytes;
 use crate::machine::Machine;
 
 /// Everything in the file.
-#[derive(Serialize)]
 pub struct Results {
     /// Where it ran.
     pub machine: Machine,
@@ -16,6 +15,22 @@ pub struct Results {
     pub rows: Vec<Row>,
     /// The promises, measured.
     pub must_hold: Vec<Promise>,
+}
+
+impl Results {
+    /// The file: a row a line, so that two runs compare line by line.
+    pub fn json(&self) -> String {
+        let lines = |parts: Vec<String>| format!("[\n{}\n]", parts.join(",\n"));
+        let rows = self.rows.iter().map(json).collect();
+        let must_hold = self.must_hold.iter().map(json).collect();
+        format!(
+            "{{\"machine\": {},\n\"missing\": {},\n\"must_hold\": {},\n\"rows\": {}}}\n",
+            json(&self.machine),
+            json(&self.missing),
+            lines(must_hold),
+            lines(rows)
+        )
+    }
 }
 
 /// A peer that could not be built or did not give its input back, or data that were not there.
@@ -56,6 +71,15 @@ pub struct Row {
     pub repeats: usize,
 }
 
+fn json(part: &impl Serialize) -> String {
+    serde_json::to_string(part).expect("numbers and names")
+}
+
+/// To a tenth: no clock here is better.
+pub fn rounded(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}
+
 /// Which way.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Way {
@@ -74,7 +98,7 @@ impl Row {
             coder,
             path,
             bytes,
-            entropy_bytes: entropy_bytes(symbols),
+            entropy_bytes: rounded(entropy_bytes(symbols)),
             encode_ns: 0.0,
             decode_ns: 0.0,
             encode_best_ns: 0.0,

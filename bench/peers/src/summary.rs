@@ -29,8 +29,8 @@ pub fn arrays(rows: &[Row]) -> Vec<Vec<&Row>> {
 pub fn markdown(results: &Results) -> String {
     let machine = &results.machine;
     let mut out = format!(
-        "Measured by `bench/run` on one core of an {}{}, {}, {}, {}. Gsymbols/s to encode / to decode (medians), \
-         and size over order-0 entropy; the fastest path of each.\n\n",
+        "Measured by `bench/run` on one core of an {}{}, {}, {}, {}. Gsymbols/s to encode / to decode (medians) \
+         and size over order-0 entropy, each on the path that decodes fastest.\n\n",
         machine.cpu,
         if machine.virtual_machine { " (virtual machine)" } else { "" },
         machine.rustc,
