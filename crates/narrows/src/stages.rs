@@ -174,14 +174,11 @@ impl Coding {
         let order = if contexts { Order::Planes(*planes) } else { Order::Natural(symbols.len()) };
         let (mut coded, mut plan) = (symbols.to_vec(), Plan::default());
         if contexts {
-            let widest = order.rows(MAX_LANES);
-            widest.gather(planes, symbols, &mut coded);
-            plan.set_neighbours(&coded, order, alphabet, Target::Size);
-            plan.rows.gather(planes, symbols, &mut coded);
-            plan.recount(&coded);
+            plan.set_neighbours(path, symbols, planes, alphabet, Target::Size);
+            plan.rows.gather(path, planes, symbols, &mut coded);
         } else {
-            let mut counts = Vec::new();
-            histogram::count(symbols, alphabet, &mut counts);
+            let (mut tally, mut counts) = (Tally::default(), Vec::new());
+            tally.count(path, symbols, alphabet, &mut counts);
             plan.set_order_0(Coder::Rans, order, &counts, Target::Size);
         }
         let (mut writer, mut reader) = (StreamWriter::default(), StreamReader::default());

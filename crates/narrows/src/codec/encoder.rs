@@ -220,10 +220,7 @@ impl Encoder {
         match options.coder {
             CoderChoice::Packed => plan.set_packed(natural, alphabet),
             CoderChoice::Tans { state_bits } => {
-                // Every symbol that occurs needs a state.
-                let present = self.counts.iter().filter(|&&n| n > 0).count();
-                let state_bits = state_bits.max(crate::bits::width_of(present + 1));
-                plan.set_order_0(Coder::Tans { state_bits }, natural, &self.counts, target);
+                plan.set_order_0(CoderChoice::tans(state_bits, &self.counts), natural, &self.counts, target);
             }
             CoderChoice::Auto | CoderChoice::Rans => {
                 plan.set_order_0(Coder::Rans, natural, &self.counts, target);

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::bits::width_of;
 use crate::error::{Error, Result};
+use crate::frame::stream::Coder;
 use crate::profile::Profile;
 use crate::quantize::Quantizer;
 use crate::tans;
@@ -48,6 +50,29 @@ pub enum CoderChoice {
         /// log2 of the number of states, 6 to 12.
         state_bits: u32,
     },
+}
+
+impl CoderChoice {
+    /// # Errors
+    /// [`Error::InvalidOption`] for tANS with states out of range, or in another order than the natural one.
+    pub(crate) fn check(self, natural: bool) -> Result<()> {
+        let Self::Tans { state_bits } = self else { return Ok(()) };
+        let value = f64::from(state_bits);
+        if !tans::STATE_BITS.contains(&state_bits) {
+            return Err(Error::InvalidOption { what: "log2 of tANS states", value, allowed: "6 to 12" });
+        }
+        if !natural {
+            let allowed = "with the natural layout only";
+            return Err(Error::InvalidOption { what: "tANS", value, allowed });
+        }
+        Ok(())
+    }
+
+    /// tANS with `state_bits`, or with as many as it takes for every symbol that occurs to have a state.
+    pub(crate) fn tans(state_bits: u32, counts: &[u32]) -> Coder {
+        let present = counts.iter().filter(|&&n| n > 0).count();
+        Coder::Tans { state_bits: state_bits.max(width_of(present + 1)) }
+    }
 }
 
 /// What to trade bytes for: lanes and chunks decode side by side, and cost about 3 bytes a lane.
@@ -118,16 +143,6 @@ impl EncodeOptions {
 
     pub(crate) fn check(&self) -> Result<()> {
         self.quantizer.check()?;
-        if let CoderChoice::Tans { state_bits } = self.coder {
-            if !tans::STATE_BITS.contains(&state_bits) {
-                let value = f64::from(state_bits);
-                return Err(Error::InvalidOption { what: "log2 of tANS states", value, allowed: "6 to 12" });
-            }
-            if !matches!(self.layout, LayoutChoice::Auto | LayoutChoice::Natural) {
-                let (value, allowed) = (f64::from(state_bits), "with the natural layout only");
-                return Err(Error::InvalidOption { what: "tANS", value, allowed });
-            }
-        }
-        Ok(())
+        self.coder.check(matches!(self.layout, LayoutChoice::Auto | LayoutChoice::Natural))
     }
 }

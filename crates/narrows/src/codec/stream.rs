@@ -6,7 +6,7 @@ use crate::cpu::Path;
 use crate::error::{Error, Result};
 use crate::frame::Cursor;
 use crate::frame::stream::{self, Coder, Expected, StreamHeader};
-use crate::model::{Model, chunks};
+use crate::model::Model;
 use crate::rans::{self, Symbol};
 use crate::tans;
 use crate::tans::spec::Machine;

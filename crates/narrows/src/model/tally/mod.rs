@@ -41,6 +41,13 @@ impl Tally {
         self.bits.start(alphabet);
     }
 
+    /// Count `symbols`, of an alphabet of up to 256, into `counts`, one for each symbol of the alphabet.
+    pub(crate) fn count(&mut self, path: Path, symbols: &[u8], alphabet: usize, counts: &mut Vec<u32>) {
+        self.start(alphabet);
+        self.add(path, symbols);
+        self.finish(path, counts);
+    }
+
     /// Count these too.
     pub(crate) fn add(&mut self, path: Path, symbols: &[u8]) {
         match path {
