@@ -7,11 +7,13 @@ use super::reference::{self, Slots};
 use super::simd::avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 use super::simd::avx512::Avx512;
+#[cfg(target_arch = "aarch64")]
+use super::simd::neon::Neon;
 use super::simd::portable::Portable;
 use super::simd::{Simd, Step};
 use super::tables::{self, DecodeTables, EncodeTables, Kernel};
 use super::walk::{self, Walk};
-use super::{MAX_LANES, Symbol, decoding, encoding};
+use super::{MAX_LANES, Symbol, decoding, encoding, few};
 use crate::cpu::Path;
 use crate::layout::Rows;
 use crate::model::{Model, chunks};
@@ -46,6 +48,11 @@ macro_rules! with_backend {
             },
             #[cfg(target_arch = "x86_64")]
             Path::Avx512 => match Avx512::new() {
+                Some(backend) => Some($call(backend, $($argument),*)),
+                None => Some($call(Portable, $($argument),*)),
+            },
+            #[cfg(target_arch = "aarch64")]
+            Path::Neon => match Neon::new() {
                 Some(backend) => Some($call(backend, $($argument),*)),
                 None => Some($call(Portable, $($argument),*)),
             },
@@ -134,7 +141,7 @@ fn encode_with<S: Simd>(
     model: &Model,
     output: &mut Output<'_>,
 ) {
-    tables.set(model, S::BANK_BITS);
+    tables.set(model, bank_bits::<S>(stream.rows));
     with_bits!(tables.basis.kernel, stream.encode::<_, _>(simd, tables, output));
 }
 
@@ -191,6 +198,10 @@ impl<R: Iterator<Item = Range<usize>>, const LEVELS: u32, const CLASS_BITS: u32>
                 let run = run.start.max(rest.start)..run.end;
                 if !run.is_empty() {
                     part.walk = Walk::at(rows, range.start, run.end - 1);
+                    if rows.lanes() <= few::MOST && few::covers(part.walk.width) {
+                        few::encode_rows(tables, part, run.len());
+                        continue;
+                    }
                     let part = std::array::from_mut(part);
                     encoding::encode_rows::<_, LEVELS, CLASS_BITS, 1>(simd, tables, part, run.len());
                 }
@@ -295,7 +306,7 @@ fn decode_with<S: Simd>(
     tables: &mut DecodeTables,
     model: &Model,
 ) -> bool {
-    tables.set(model, S::BANK_BITS);
+    tables.set(model, bank_bits::<S>(stream.rows));
     with_bits!(tables.basis.kernel, stream.decode::<_, _>(simd, tables))
 }
 
@@ -362,12 +373,20 @@ impl<R: Iterator<Item = Range<usize>>, const LEVELS: u32, const CLASS_BITS: u32>
                     return true;
                 }
                 part.walk = Walk::at(rows, range.start, run.start);
+                if rows.lanes() <= few::MOST && few::covers(part.walk.width) {
+                    return few::decode_rows(tables, part, run.len());
+                }
                 let part = std::array::from_mut(part);
                 decoding::decode_rows::<_, LEVELS, CLASS_BITS, 1>(simd, tables, part, run.len())
             }) && part.ends_well(rows.width(range.start))
         });
         well.then_some(CHUNKS)
     }
+}
+
+/// Bits of the tables to keep in registers: none for few lanes, which are coded without vectors.
+fn bank_bits<S: Simd>(rows: &Rows) -> u32 {
+    if rows.lanes() > few::MOST { S::BANK_BITS } else { 0 }
 }
 
 /// Rows from the first on that are full in all chunks.

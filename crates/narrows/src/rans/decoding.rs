@@ -26,7 +26,7 @@ pub(super) struct Words<'a> {
     /// The length of the ending with its zeros, once it is in use.
     ending_length: usize,
     /// Bytes taken, of whichever is in use.
-    taken: usize,
+    pub(super) taken: usize,
 }
 
 impl<'a> Words<'a> {
@@ -35,12 +35,15 @@ impl<'a> Words<'a> {
     }
 
     #[inline(always)]
-    fn in_use(&self) -> &[u8] {
+    pub(super) fn in_use(&self) -> &[u8] {
         if self.ending_length > 0 { &self.ending[..self.ending_length] } else { self.bytes }
     }
 
-    /// Put the ending to use where a window no longer fits; false if more words were taken than there are.
-    fn turn_to_ending(&mut self) -> bool {
+    /// Put the ending to use if a window no longer fits; false if more words were taken than there are.
+    pub(super) fn fits_or_turns(&mut self) -> bool {
+        if self.in_use().len() >= self.taken + WINDOW {
+            return true;
+        }
         if self.ending_length > 0 || self.taken > self.bytes.len() {
             return false;
         }
@@ -61,10 +64,10 @@ impl<'a> Words<'a> {
 /// A chunk that is being decoded.
 pub(super) struct Chunk<'a> {
     /// Its symbols, as far as they are known.
-    coded: &'a mut [u8],
-    words: Words<'a>,
-    low: Row,
-    high: Row,
+    pub(super) coded: &'a mut [u8],
+    pub(super) words: Words<'a>,
+    pub(super) low: Row,
+    pub(super) high: Row,
     /// The row to decode next.
     pub(super) walk: Walk,
 }
@@ -124,11 +127,8 @@ fn run_to_end<S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: u
             break;
         }
         // A chunk has come to its last words.
-        for chunk in chunks.iter_mut() {
-            let fits = chunk.words.in_use().len() >= chunk.words.taken + WINDOW;
-            if !fits && !chunk.words.turn_to_ending() {
-                return false;
-            }
+        if !chunks.iter_mut().all(|chunk| chunk.words.fits_or_turns()) {
+            return false;
         }
     }
     true

@@ -19,12 +19,12 @@ use super::walk::Walk;
 
 /// A chunk that is being encoded.
 pub(super) struct Chunk<'a> {
-    coded: &'a [u8],
+    pub(super) coded: &'a [u8],
     /// Its words from the last on; longer by a row than there can be words.
-    words: &'a mut [u16],
-    put: usize,
-    low: Row,
-    high: Row,
+    pub(super) words: &'a mut [u16],
+    pub(super) put: usize,
+    pub(super) low: Row,
+    pub(super) high: Row,
     /// The row to encode next.
     pub(super) walk: Walk,
 }

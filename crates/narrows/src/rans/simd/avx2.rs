@@ -45,28 +45,9 @@ fn run<J: Job>(simd: Avx2, job: J) -> J::Output {
 }
 
 /// For each set of eight lanes: the word that each of them takes, if words are taken in order.
-static EXPANDED: [[u8; 16]; 256] = word_shuffles(true);
+static EXPANDED: [[u8; 16]; 256] = super::word_shuffles(true);
 /// For each set of eight lanes: the lanes in it, one after the other.
-static COMPRESSED: [[u8; 16]; 256] = word_shuffles(false);
-
-const fn word_shuffles(expand: bool) -> [[u8; 16]; 256] {
-    let mut shuffles = [[0; 16]; 256];
-    let mut set = 0;
-    while set < 256 {
-        let (mut lane, mut rank) = (0, 0);
-        while lane < 8 {
-            if set >> lane & 1 == 1 {
-                let (to, from) = if expand { (lane, rank) } else { (rank, lane) };
-                shuffles[set][2 * to] = 2 * from as u8;
-                shuffles[set][2 * to + 1] = 2 * from as u8 + 1;
-                rank += 1;
-            }
-            lane += 1;
-        }
-        set += 1;
-    }
-    shuffles
-}
+static COMPRESSED: [[u8; 16]; 256] = super::word_shuffles(false);
 
 /// A table of up to 32 entries of two bytes, the low and the high bytes of 16 each; 8 fit one register whole.
 #[derive(Clone, Copy)]

@@ -7,6 +7,8 @@
 pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon;
 pub(super) mod portable;
 
 use crate::rans::MAX_LANES;
@@ -210,3 +212,25 @@ pub(super) const RATIO_EXCESS: f64 = 1.0 / (1 << 21) as f64;
 /// How far a ratio may be from that, relative to itself: `2^-22`.
 #[cfg(test)]
 pub(super) const RATIO_TOLERANCE: f64 = RATIO_EXCESS / 2.0;
+
+/// For each set of eight lanes, as bits, a shuffle of 16 bytes: the lanes' words out of words in order (`expand`), or
+/// in order out of the lanes.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(super) const fn word_shuffles(expand: bool) -> [[u8; 16]; 256] {
+    let mut shuffles = [[0; 16]; 256];
+    let mut set = 0;
+    while set < 256 {
+        let (mut lane, mut rank) = (0, 0);
+        while lane < 8 {
+            if set >> lane & 1 == 1 {
+                let (to, from) = if expand { (lane, rank) } else { (rank, lane) };
+                shuffles[set][2 * to] = 2 * from as u8;
+                shuffles[set][2 * to + 1] = 2 * from as u8 + 1;
+                rank += 1;
+            }
+            lane += 1;
+        }
+        set += 1;
+    }
+    shuffles
+}
