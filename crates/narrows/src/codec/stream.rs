@@ -114,11 +114,11 @@ impl StreamReader {
     ) -> Result<StreamHeader> {
         let header = self.read_header(cursor, expected, profile)?;
         let payload = cursor.take("payload", header.bytes.payload())?;
-        coded.clear();
-        coded.resize(expected.order.symbols(), S::from_index(header.symbol));
+        // What was there before is written over.
+        coded.resize(expected.order.symbols(), S::default());
         let model = profile.filter(|_| header.model_from_profile).unwrap_or(&self.model);
         match header.coder {
-            Coder::Constant => {}
+            Coder::Constant => coded.fill(S::from_index(header.symbol)),
             Coder::Packed => read_packed(payload, expected.alphabet, coded)?,
             Coder::Rans => {
                 let input = rans::Input { payload, lengths: &self.lengths };

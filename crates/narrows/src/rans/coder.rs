@@ -3,15 +3,17 @@
 use std::ops::Range;
 
 use super::reference::{self, Slots};
-use super::simd::Simd;
 #[cfg(target_arch = "x86_64")]
 use super::simd::avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 use super::simd::avx512::Avx512;
+#[cfg(target_arch = "aarch64")]
+use super::simd::neon::Neon;
 use super::simd::portable::Portable;
+use super::simd::{Simd, Step};
 use super::tables::{self, DecodeTables, EncodeTables, Kernel};
 use super::walk::{self, Walk};
-use super::{MAX_LANES, Symbol, decoding, encoding};
+use super::{MAX_LANES, Symbol, decoding, encoding, few};
 use crate::cpu::Path;
 use crate::layout::Rows;
 use crate::model::{Model, chunks};
@@ -46,6 +48,11 @@ macro_rules! with_backend {
             },
             #[cfg(target_arch = "x86_64")]
             Path::Avx512 => match Avx512::new() {
+                Some(backend) => Some($call(backend, $($argument),*)),
+                None => Some($call(Portable, $($argument),*)),
+            },
+            #[cfg(target_arch = "aarch64")]
+            Path::Neon => match Neon::new() {
                 Some(backend) => Some($call(backend, $($argument),*)),
                 None => Some($call(Portable, $($argument),*)),
             },
@@ -134,7 +141,7 @@ fn encode_with<S: Simd>(
     model: &Model,
     output: &mut Output<'_>,
 ) {
-    tables.set(model, S::BANK_BITS);
+    tables.set(model, bank_bits::<S>(stream.rows));
     with_bits!(tables.basis.kernel, stream.encode::<_, _>(simd, tables, output));
 }
 
@@ -146,31 +153,37 @@ impl EncodeStream<'_> {
         output: &mut Output<'_>,
     ) {
         let mut ranges = chunks(self.rows, self.chunk_rows);
-        let mut left = self.rows.count().div_ceil(self.chunk_rows.max(1));
+        let mut left = self.rows.count().div_ceil(self.chunk_rows);
         while left > 0 {
-            left -= match left.min(simd_lock_step(simd)) {
-                4.. => self.side_by_side::<_, LEVELS, CLASS_BITS, 4>(simd, tables, &mut ranges, output),
-                2.. => self.side_by_side::<_, LEVELS, CLASS_BITS, 2>(simd, tables, &mut ranges, output),
-                _ => self.side_by_side::<_, LEVELS, CLASS_BITS, 1>(simd, tables, &mut ranges, output),
-            };
+            let stream = &mut *self;
+            let step = EncodeStep::<_, LEVELS, CLASS_BITS> { stream, tables, ranges: &mut ranges, output };
+            left -= simd.step(step, left);
         }
     }
+}
 
-    /// Encode the next `CHUNKS` chunks in lock-step; gives their number.
-    fn side_by_side<S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize>(
-        &mut self,
-        simd: S,
-        tables: &EncodeTables,
-        ranges: &mut impl Iterator<Item = Range<usize>>,
-        output: &mut Output<'_>,
-    ) -> usize {
-        let Self { coded, rows, .. } = *self;
+/// The next chunks to encode.
+struct EncodeStep<'a, 'b, 'c, R, const LEVELS: u32, const CLASS_BITS: u32> {
+    stream: &'a mut EncodeStream<'b>,
+    tables: &'a EncodeTables,
+    ranges: &'a mut R,
+    output: &'a mut Output<'c>,
+}
+
+impl<R: Iterator<Item = Range<usize>>, const LEVELS: u32, const CLASS_BITS: u32> Step
+    for EncodeStep<'_, '_, '_, R, LEVELS, CLASS_BITS>
+{
+    /// Chunks encoded.
+    type Output = usize;
+
+    fn take<S: Simd, const CHUNKS: usize>(self, simd: S) -> usize {
+        let Self { stream: EncodeStream { coded, rows, words, .. }, tables, ranges, output } = self;
         let ranges: [_; CHUNKS] = std::array::from_fn(|_| ranges.next().expect("chunks are left"));
         let room = rows.range(&ranges[0]).len() + MAX_LANES;
-        if self.words.len() < CHUNKS * room {
-            self.words.resize(CHUNKS * room, 0);
+        if words.len() < CHUNKS * room {
+            words.resize(CHUNKS * room, 0);
         }
-        let mut words = self.words.chunks_exact_mut(room);
+        let mut words = words.chunks_exact_mut(room);
         let mut parts: [_; CHUNKS] = std::array::from_fn(|k| {
             let range = &ranges[k];
             let words = words.next().expect("room for each chunk");
@@ -185,6 +198,10 @@ impl EncodeStream<'_> {
                 let run = run.start.max(rest.start)..run.end;
                 if !run.is_empty() {
                     part.walk = Walk::at(rows, range.start, run.end - 1);
+                    if rows.lanes() <= few::MOST && few::covers(part.walk.width) {
+                        few::encode_rows(tables, part, run.len());
+                        continue;
+                    }
                     let part = std::array::from_mut(part);
                     encoding::encode_rows::<_, LEVELS, CLASS_BITS, 1>(simd, tables, part, run.len());
                 }
@@ -289,7 +306,7 @@ fn decode_with<S: Simd>(
     tables: &mut DecodeTables,
     model: &Model,
 ) -> bool {
-    tables.set(model, S::BANK_BITS);
+    tables.set(model, bank_bits::<S>(stream.rows));
     with_bits!(tables.basis.kernel, stream.decode::<_, _>(simd, tables))
 }
 
@@ -302,36 +319,41 @@ impl DecodeStream<'_> {
         let mut ranges = chunks(self.rows, self.chunk_rows);
         let mut left = self.input.lengths.len();
         while left > 0 {
-            let (taken, well) = match left.min(simd_lock_step(simd)) {
-                4.. => (4, self.side_by_side::<_, LEVELS, CLASS_BITS, 4>(simd, tables, &mut ranges)),
-                2.. => (2, self.side_by_side::<_, LEVELS, CLASS_BITS, 2>(simd, tables, &mut ranges)),
-                _ => (1, self.side_by_side::<_, LEVELS, CLASS_BITS, 1>(simd, tables, &mut ranges)),
-            };
-            if !well {
-                return false;
+            let stream = &mut *self;
+            let step = DecodeStep::<_, LEVELS, CLASS_BITS> { stream, tables, ranges: &mut ranges };
+            match simd.step(step, left) {
+                Some(taken) => left -= taken,
+                None => return false,
             }
-            left -= taken;
         }
         true
     }
+}
 
-    /// Decode the next `CHUNKS` chunks in lock-step; false if something does not hold.
-    fn side_by_side<S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize>(
-        &mut self,
-        simd: S,
-        tables: &DecodeTables,
-        ranges: &mut impl Iterator<Item = Range<usize>>,
-    ) -> bool {
-        let rows = self.rows;
+/// The next chunks to decode.
+struct DecodeStep<'a, 'b, R, const LEVELS: u32, const CLASS_BITS: u32> {
+    stream: &'a mut DecodeStream<'b>,
+    tables: &'a DecodeTables,
+    ranges: &'a mut R,
+}
+
+impl<R: Iterator<Item = Range<usize>>, const LEVELS: u32, const CLASS_BITS: u32> Step
+    for DecodeStep<'_, '_, R, LEVELS, CLASS_BITS>
+{
+    /// Chunks decoded; none if something does not hold.
+    type Output = Option<usize>;
+
+    fn take<S: Simd, const CHUNKS: usize>(self, simd: S) -> Option<usize> {
+        let Self { stream: DecodeStream { coded: all, rows, input, .. }, tables, ranges } = self;
         let ranges: [_; CHUNKS] = std::array::from_fn(|_| ranges.next().expect("chunks are left"));
         let mut parts: [_; CHUNKS] = std::array::from_fn(|k| {
             let range = &ranges[k];
-            let (&words, rest) = self.input.lengths.split_first().expect("a length for each chunk");
-            self.input.lengths = rest;
+            let (&words, rest) = input.lengths.split_first().expect("a length for each chunk");
+            input.lengths = rest;
             let lanes = rows.width(range.start);
-            let payload = take_chunk(&mut self.input.payload, lanes, words);
-            let (coded, rest) = std::mem::take(&mut self.coded).split_at_mut(rows.range(range).len());
-            self.coded = rest;
+            let payload = take_chunk(&mut input.payload, lanes, words);
+            let (coded, rest) = std::mem::take(all).split_at_mut(rows.range(range).len());
+            *all = rest;
             decoding::Chunk::new(coded, payload, Walk::at(rows, range.start, range.start))
         });
         let all_start_well = |parts: &[decoding::Chunk<'_>]| {
@@ -341,9 +363,9 @@ impl DecodeStream<'_> {
         if !all_start_well(&parts)
             || !decoding::decode_rows::<_, LEVELS, CLASS_BITS, CHUNKS>(simd, tables, &mut parts, common)
         {
-            return false;
+            return None;
         }
-        parts.iter_mut().zip(&ranges).all(|(part, range)| {
+        let well = parts.iter_mut().zip(&ranges).all(|(part, range)| {
             let rest = range.start + common..range.end;
             walk::runs(rows, range).into_iter().all(|run| {
                 let run = run.start.max(rest.start)..run.end;
@@ -351,15 +373,20 @@ impl DecodeStream<'_> {
                     return true;
                 }
                 part.walk = Walk::at(rows, range.start, run.start);
+                if rows.lanes() <= few::MOST && few::covers(part.walk.width) {
+                    return few::decode_rows(tables, part, run.len());
+                }
                 let part = std::array::from_mut(part);
                 decoding::decode_rows::<_, LEVELS, CLASS_BITS, 1>(simd, tables, part, run.len())
             }) && part.ends_well(rows.width(range.start))
-        })
+        });
+        well.then_some(CHUNKS)
     }
 }
 
-fn simd_lock_step<S: Simd>(_: S) -> usize {
-    S::LOCK_STEP
+/// Bits of the tables to keep in registers: none for few lanes, which are coded without vectors.
+fn bank_bits<S: Simd>(rows: &Rows) -> u32 {
+    if rows.lanes() > few::MOST { S::BANK_BITS } else { 0 }
 }
 
 /// Rows from the first on that are full in all chunks.

@@ -14,7 +14,7 @@
 //! far, is the index of the next boundary.
 
 use super::LOWER_BOUND;
-use super::simd::{ByteRow, Job, Row, Simd, WINDOW};
+use super::simd::{ByteRow, Job, Row, Simd, WINDOW, for_each_chunk};
 use super::tables::DecodeTables;
 use super::walk::Walk;
 
@@ -26,7 +26,7 @@ pub(super) struct Words<'a> {
     /// The length of the ending with its zeros, once it is in use.
     ending_length: usize,
     /// Bytes taken, of whichever is in use.
-    taken: usize,
+    pub(super) taken: usize,
 }
 
 impl<'a> Words<'a> {
@@ -35,12 +35,15 @@ impl<'a> Words<'a> {
     }
 
     #[inline(always)]
-    fn in_use(&self) -> &[u8] {
+    pub(super) fn in_use(&self) -> &[u8] {
         if self.ending_length > 0 { &self.ending[..self.ending_length] } else { self.bytes }
     }
 
-    /// Put the ending to use where a window no longer fits; false if more words were taken than there are.
-    fn turn_to_ending(&mut self) -> bool {
+    /// Put the ending to use if a window no longer fits; false if more words were taken than there are.
+    pub(super) fn fits_or_turns(&mut self) -> bool {
+        if self.in_use().len() >= self.taken + WINDOW {
+            return true;
+        }
         if self.ending_length > 0 || self.taken > self.bytes.len() {
             return false;
         }
@@ -61,10 +64,10 @@ impl<'a> Words<'a> {
 /// A chunk that is being decoded.
 pub(super) struct Chunk<'a> {
     /// Its symbols, as far as they are known.
-    coded: &'a mut [u8],
-    words: Words<'a>,
-    low: Row,
-    high: Row,
+    pub(super) coded: &'a mut [u8],
+    pub(super) words: Words<'a>,
+    pub(super) low: Row,
+    pub(super) high: Row,
     /// The row to decode next.
     pub(super) walk: Walk,
 }
@@ -93,115 +96,132 @@ impl<'a> Chunk<'a> {
     }
 }
 
-/// Decode `rows` rows, all of the same width, of each of the chunks; false if words are missing.
+/// Decode `rows` rows, all of the same width, of each of the chunks (which are full, if several); false if
+/// words are missing.
 ///
 /// `LEVELS` and `CLASS_BITS` are [`Kernel::bits`](super::tables::Kernel::bits) of the tables.
 pub(super) fn decode_rows<S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize>(
     simd: S,
     tables: &DecodeTables,
     chunks: &mut [Chunk<'_>; CHUNKS],
+    rows: usize,
+) -> bool {
+    if CHUNKS > 1 {
+        return run_to_end::<S, LEVELS, CLASS_BITS, CHUNKS, true>(simd, tables, chunks, rows);
+    }
+    let chunk = std::array::from_mut(&mut chunks[0]);
+    let fitting = chunk[0].walk.fitting_rows(chunk[0].coded.len(), rows);
+    run_to_end::<S, LEVELS, CLASS_BITS, 1, true>(simd, tables, chunk, fitting)
+        && run_to_end::<S, LEVELS, CLASS_BITS, 1, false>(simd, tables, chunk, rows - fitting)
+}
+
+fn run_to_end<S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize, const FITTING: bool>(
+    simd: S,
+    tables: &DecodeTables,
+    chunks: &mut [Chunk<'_>; CHUNKS],
     mut rows: usize,
 ) -> bool {
     while rows > 0 {
-        rows -= simd.vectorize(Rows::<LEVELS, CLASS_BITS, CHUNKS> { tables, chunks, rows });
+        rows -= simd.vectorize(Rows::<LEVELS, CLASS_BITS, CHUNKS, FITTING> { tables, chunks, rows });
         if rows == 0 {
             break;
         }
         // A chunk has come to its last words.
-        for chunk in chunks.iter_mut() {
-            let fits = chunk.words.in_use().len() >= chunk.words.taken + WINDOW;
-            if !fits && !chunk.words.turn_to_ending() {
-                return false;
-            }
+        if !chunks.iter_mut().all(|chunk| chunk.words.fits_or_turns()) {
+            return false;
         }
     }
     true
 }
 
-/// As many rows as there are windows of words for; gives their number.
-struct Rows<'a, 'b, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize> {
+/// As many rows as there are windows of words for; gives their number. Unless `FITTING`, 32 symbols from a row's
+/// start on may be more than there are.
+struct Rows<'a, 'b, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize, const FITTING: bool> {
     tables: &'a DecodeTables,
     chunks: &'a mut [Chunk<'b>; CHUNKS],
     rows: usize,
 }
 
-impl<const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize> Job
-    for Rows<'_, '_, LEVELS, CLASS_BITS, CHUNKS>
+impl<const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize, const FITTING: bool> Job
+    for Rows<'_, '_, LEVELS, CLASS_BITS, CHUNKS, FITTING>
 {
     type Output = usize;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> usize {
         let Self { tables, chunks, rows } = self;
-        let row_decoder = RowDecoder::<S, LEVELS, CLASS_BITS>::new(simd, tables);
-        let width = chunks[0].walk.width;
-        // Narrower chunks are never run in lock-step.
-        let full = CHUNKS > 1 || width == simd_width();
-        let active = simd.first(if full { simd_width() } else { width });
-        let mut low = [simd.splat(0); CHUNKS];
-        let mut high = [simd.splat(0); CHUNKS];
-        let mut left = [simd.splat(0); CHUNKS];
+        let decoder = RowDecoder::<S, LEVELS, CLASS_BITS, FITTING>::new(simd, tables);
+        let active = simd.first(chunks[0].walk.width);
+        let mut lanes = [Lanes { low: simd.splat(0), high: simd.splat(0), left: simd.splat(0) }; CHUNKS];
         let mut walks = [chunks[0].walk; CHUNKS];
         let mut taken = [0; CHUNKS];
-        for k in 0..CHUNKS {
-            let Chunk { coded, words, walk, .. } = &chunks[k];
-            (low[k], high[k]) = (simd.load(&chunks[k].low), simd.load(&chunks[k].high));
+        for_each_chunk!(CHUNKS, k => {
+            let Chunk { coded, words, low, high, walk } = &chunks[k];
+            let left = match walk.left() {
+                Some(start) => simd.widen(row_at::<false>(coded, start, &mut [0; _])),
+                None => simd.splat(0),
+            };
+            lanes[k] = Lanes { low: simd.load(low), high: simd.load(high), left };
             (walks[k], taken[k]) = (*walk, words.taken);
-            if let Some(start) = walk.left() {
-                left[k] = simd.widen(row_at(coded, start, &mut [0; _]));
-            }
-        }
+        });
+        let parts = chunks.each_mut().map(|chunk| (&mut *chunk.coded, chunk.words.in_use()));
         let mut done = 0;
         'rows: while done < rows {
             let mut windows = [&[0; WINDOW]; CHUNKS];
-            for k in 0..CHUNKS {
-                match chunks[k].words.in_use()[taken[k]..].first_chunk() {
+            for_each_chunk!(CHUNKS, k => {
+                match parts[k].1.get(taken[k]..).and_then(<[u8]>::first_chunk) {
                     Some(window) => windows[k] = window,
                     None => break 'rows,
                 }
-            }
-            for k in 0..CHUNKS {
-                let coded = &mut *chunks[k].coded;
-                let class = row_decoder.classes(&walks[k], left[k], coded);
-                let slot = simd.and(low[k], row_decoder.slot_mask);
-                let (symbol, scaled, c) = row_decoder.find(class, slot);
-                let above = simd.mul_high(scaled, simd.sub(low[k], slot));
-                let rest = simd.add(above, simd.sub(slot, c));
-                let (new_low, new_high) = simd.mul_add(high[k], scaled, rest);
-                let (new_low, new_high, count) = simd.refill(new_low, new_high, active, windows[k]);
-                (low[k], high[k]) = if full {
-                    (new_low, new_high)
-                } else {
-                    (simd.select(active, new_low, low[k]), simd.select(active, new_high, high[k]))
-                };
+            });
+            for_each_chunk!(CHUNKS, k => {
+                let coded = &mut *parts[k].0;
+                let before = lanes[k];
+                let count;
+                (lanes[k], count) = decoder.decode(before, &walks[k], active, windows[k], coded);
+                if CHUNKS == 1 {
+                    lanes[k].low = simd.select(active, lanes[k].low, before.low);
+                    lanes[k].high = simd.select(active, lanes[k].high, before.high);
+                }
                 taken[k] += 2 * count;
-                store_at(simd, symbol, coded, walks[k].start);
-                left[k] = symbol;
-                walks[k].advance();
-            }
+                if CLASS_BITS == 0 {
+                    walks[k].start += walks[k].width;
+                } else {
+                    walks[k].advance();
+                }
+            });
             done += 1;
         }
-        for k in 0..CHUNKS {
+        for_each_chunk!(CHUNKS, k => {
             let chunk = &mut chunks[k];
-            simd.store(low[k], &mut chunk.low);
-            simd.store(high[k], &mut chunk.high);
+            simd.store(lanes[k].low, &mut chunk.low);
+            simd.store(lanes[k].high, &mut chunk.high);
             (chunk.walk, chunk.words.taken) = (walks[k], taken[k]);
-        }
+        });
         done
     }
 }
 
-const fn simd_width() -> usize {
-    super::MAX_LANES
+/// A row's states, and the symbols of the row before.
+#[derive(Clone, Copy)]
+struct Lanes<V> {
+    low: V,
+    high: V,
+    left: V,
 }
 
-/// 32 symbols from `start` on; zeros after the last.
+/// 32 symbols from `start` on; zeros after the last, unless they are known to be `FITTING`.
 #[inline(always)]
-pub(super) fn row_at<'a>(symbols: &'a [u8], start: usize, spare: &'a mut ByteRow) -> &'a ByteRow {
+pub(super) fn row_at<'a, const FITTING: bool>(
+    symbols: &'a [u8],
+    start: usize,
+    spare: &'a mut ByteRow,
+) -> &'a ByteRow {
     let rest = &symbols[start..];
     match rest.first_chunk() {
         Some(row) => row,
         None => {
+            assert!(!FITTING, "a row fits");
             spare[..rest.len()].copy_from_slice(rest);
             spare
         }
@@ -210,11 +230,12 @@ pub(super) fn row_at<'a>(symbols: &'a [u8], start: usize, spare: &'a mut ByteRow
 
 /// 32 symbols to `start` and on, as far as there is room: what a narrower row has too many, later rows write over.
 #[inline(always)]
-fn store_at<S: Simd>(simd: S, lanes: S::Lanes, symbols: &mut [u8], start: usize) {
+fn store_at<S: Simd, const FITTING: bool>(simd: S, lanes: S::Lanes, symbols: &mut [u8], start: usize) {
     let rest = &mut symbols[start..];
     match rest.first_chunk_mut() {
         Some(row) => simd.narrow(lanes, row),
         None => {
+            assert!(!FITTING, "a row fits");
             let mut row = [0; _];
             simd.narrow(lanes, &mut row);
             rest.copy_from_slice(&row[..rest.len()]);
@@ -222,18 +243,28 @@ fn store_at<S: Simd>(simd: S, lanes: S::Lanes, symbols: &mut [u8], start: usize)
     }
 }
 
+/// `value` in every lane, without the compiler's knowledge: what it makes of adding a constant under a mask is
+/// slower than that.
+#[inline(always)]
+pub(super) fn opaque<S: Simd>(simd: S, value: u16) -> S::Lanes {
+    simd.splat(std::hint::black_box(value))
+}
+
 /// Tables in registers, as far as they fit.
-struct RowDecoder<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32> {
+struct RowDecoder<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool> {
     simd: S,
     tables: &'a DecodeTables,
     slot_mask: S::Lanes,
+    one: S::Lanes,
     boundaries: [S::Bank; 6],
     scaled: S::Bank,
     cumulative: S::Bank,
     class_of_bin: S::Bytes,
 }
 
-impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32> RowDecoder<'a, S, LEVELS, CLASS_BITS> {
+impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
+    RowDecoder<'a, S, LEVELS, CLASS_BITS, FITTING>
+{
     #[inline(always)]
     fn new(simd: S, tables: &'a DecodeTables) -> Self {
         let bank = |entries: &super::tables::Bank, bits| simd.bank(&entries.0, bits);
@@ -241,6 +272,7 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32> RowDecoder<'a, S, LE
         Self {
             simd,
             tables,
+            one: opaque(simd, 1),
             slot_mask: simd.splat(((1_u32 << tables.basis.bits) - 1) as u16),
             boundaries: [
                 bank(&b[0], CLASS_BITS),
@@ -256,6 +288,28 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32> RowDecoder<'a, S, LE
         }
     }
 
+    /// One row: its symbols go to `coded`, its next states and the number of words they took are returned.
+    #[inline(always)]
+    fn decode(
+        &self,
+        lanes: Lanes<S::Lanes>,
+        walk: &Walk,
+        active: S::Mask,
+        words: &[u8; WINDOW],
+        coded: &mut [u8],
+    ) -> (Lanes<S::Lanes>, usize) {
+        let (simd, Lanes { low, high, left }) = (self.simd, lanes);
+        let class = self.classes(walk, left, coded);
+        let slot = simd.and(low, self.slot_mask);
+        let (symbol, scaled, c) = self.find(class, slot);
+        store_at::<S, FITTING>(simd, symbol, coded, walk.start);
+        let above = simd.mul_high(scaled, simd.sub(low, slot));
+        let rest = simd.add(above, simd.sub(slot, c));
+        let (low, high) = simd.mul_add(high, scaled, rest, self.one);
+        let (low, high, count) = simd.refill(low, high, active, words);
+        (Lanes { low, high, left: symbol }, count)
+    }
+
     /// The class of each lane, from its neighbours; `left` holds the row before.
     #[inline(always)]
     fn classes(&self, walk: &Walk, left: S::Lanes, coded: &[u8]) -> S::Lanes {
@@ -263,7 +317,7 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32> RowDecoder<'a, S, LE
         if CLASS_BITS == 0 {
             return simd.splat(0);
         }
-        let upper = walk.upper().map(|start| simd.widen(row_at(coded, start, &mut [0; _])));
+        let upper = walk.upper().map(|start| simd.widen(row_at::<FITTING>(coded, start, &mut [0; _])));
         let sum = match (walk.left(), upper) {
             (Some(_), Some(upper)) => simd.add(left, upper),
             (Some(_), None) => simd.add(left, left),

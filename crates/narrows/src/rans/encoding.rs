@@ -11,20 +11,20 @@
 //! `x % f` or that less `f`, and as `f < 2^14`, its low 16 bits say which of the two.
 
 use super::LOWER_BOUND;
-use super::decoding::row_at;
-use super::simd::{Job, Row, Simd};
+use super::MAX_LANES;
+use super::decoding::{opaque, row_at};
+use super::simd::{Job, Row, Simd, for_each_chunk};
 use super::tables::EncodeTables;
 use super::walk::Walk;
-use crate::rans::MAX_LANES;
 
 /// A chunk that is being encoded.
 pub(super) struct Chunk<'a> {
-    coded: &'a [u8],
+    pub(super) coded: &'a [u8],
     /// Its words from the last on; longer by a row than there can be words.
-    words: &'a mut [u16],
-    put: usize,
-    low: Row,
-    high: Row,
+    pub(super) words: &'a mut [u16],
+    pub(super) put: usize,
+    pub(super) low: Row,
+    pub(super) high: Row,
     /// The row to encode next.
     pub(super) walk: Walk,
 }
@@ -50,7 +50,7 @@ impl<'a> Chunk<'a> {
     }
 }
 
-/// Encode `rows` rows backward, all of the same width, of each of the chunks.
+/// Encode `rows` rows backward, all of the same width, of each of the chunks (which are full, if several).
 ///
 /// `LEVELS` and `CLASS_BITS` are [`Kernel::bits`](super::tables::Kernel::bits) of the tables.
 pub(super) fn encode_rows<S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize>(
@@ -59,62 +59,77 @@ pub(super) fn encode_rows<S: Simd, const LEVELS: u32, const CLASS_BITS: u32, con
     chunks: &mut [Chunk<'_>; CHUNKS],
     rows: usize,
 ) {
-    simd.vectorize(Rows::<LEVELS, CLASS_BITS, CHUNKS> { tables, chunks, rows });
+    if CHUNKS > 1 || rows == 0 {
+        return simd.vectorize(Rows::<LEVELS, CLASS_BITS, CHUNKS, true> { tables, chunks, rows });
+    }
+    let chunks = std::array::from_mut(&mut chunks[0]);
+    let mut first = chunks[0].walk;
+    first.start -= (rows - 1) * first.width;
+    let fitting = first.fitting_rows(chunks[0].coded.len(), rows);
+    let rows = rows - fitting;
+    simd.vectorize(Rows::<LEVELS, CLASS_BITS, 1, false> { tables, chunks, rows });
+    simd.vectorize(Rows::<LEVELS, CLASS_BITS, 1, true> { tables, chunks, rows: fitting });
 }
 
-struct Rows<'a, 'b, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize> {
+/// Unless `FITTING`, 32 symbols from a row's start on may be more than there are.
+struct Rows<'a, 'b, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize, const FITTING: bool> {
     tables: &'a EncodeTables,
     chunks: &'a mut [Chunk<'b>; CHUNKS],
     rows: usize,
 }
 
-impl<const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize> Job
-    for Rows<'_, '_, LEVELS, CLASS_BITS, CHUNKS>
+impl<const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize, const FITTING: bool> Job
+    for Rows<'_, '_, LEVELS, CLASS_BITS, CHUNKS, FITTING>
 {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self { tables, chunks, rows } = self;
-        let encoder = RowEncoder::<S, LEVELS, CLASS_BITS>::new(simd, tables);
-        let width = chunks[0].walk.width;
-        let full = CHUNKS > 1 || width == MAX_LANES;
-        let active = simd.last(if full { MAX_LANES } else { width });
+        if rows == 0 {
+            return;
+        }
+        let encoder = RowEncoder::<S, LEVELS, CLASS_BITS, FITTING>::new(simd, tables);
+        let active = simd.last(chunks[0].walk.width);
         let mut low = [simd.splat(0); CHUNKS];
         let mut high = [simd.splat(0); CHUNKS];
         let mut walks = [chunks[0].walk; CHUNKS];
         let mut put = [0; CHUNKS];
-        for k in 0..CHUNKS {
+        for_each_chunk!(CHUNKS, k => {
             (low[k], high[k]) = (simd.load(&chunks[k].low), simd.load(&chunks[k].high));
             (walks[k], put[k]) = (chunks[k].walk, chunks[k].put);
-        }
+        });
+        let mut parts = chunks.each_mut().map(|chunk| (chunk.coded, &mut *chunk.words));
         for _ in 0..rows {
-            for k in 0..CHUNKS {
-                let Chunk { coded, words, .. } = &mut chunks[k];
-                let symbol = simd.widen_reversed(row_at(coded, walks[k].start, &mut [0; _]));
-                let index = encoder.index(&walks[k], symbol, coded);
+            for_each_chunk!(CHUNKS, k => {
+                let (coded, words) = &mut parts[k];
+                let index = encoder.index(&walks[k], coded);
                 let room: &mut Row = words[put[k]..].first_chunk_mut().expect("a row's room is left");
                 let (new_low, new_high, count) = encoder.encode(low[k], high[k], index, active, room);
-                (low[k], high[k]) = if full {
+                (low[k], high[k]) = if CHUNKS > 1 {
                     (new_low, new_high)
                 } else {
                     (simd.select(active, new_low, low[k]), simd.select(active, new_high, high[k]))
                 };
                 put[k] += count;
-                walks[k].retreat();
-            }
+                if CLASS_BITS == 0 {
+                    walks[k].start = walks[k].start.wrapping_sub(walks[k].width);
+                } else {
+                    walks[k].retreat();
+                }
+            });
         }
-        for k in 0..CHUNKS {
+        for_each_chunk!(CHUNKS, k => {
             let chunk = &mut chunks[k];
             simd.store(low[k], &mut chunk.low);
             simd.store(high[k], &mut chunk.high);
             (chunk.walk, chunk.put) = (walks[k], put[k]);
-        }
+        });
     }
 }
 
 /// Tables in registers, as far as they fit.
-struct RowEncoder<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32> {
+struct RowEncoder<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool> {
     simd: S,
     tables: &'a EncodeTables,
     frequency: S::Bank,
@@ -125,7 +140,9 @@ struct RowEncoder<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32> {
     minus_one: S::Lanes,
 }
 
-impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32> RowEncoder<'a, S, LEVELS, CLASS_BITS> {
+impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
+    RowEncoder<'a, S, LEVELS, CLASS_BITS, FITTING>
+{
     #[inline(always)]
     fn new(simd: S, tables: &'a EncodeTables) -> Self {
         Self {
@@ -136,18 +153,19 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32> RowEncoder<'a, S, LE
             ratio: simd.ratio_bank(&tables.ratio),
             class_of_bin: simd.bytes(&tables.basis.class_of_bin),
             full: simd.splat(1 << tables.basis.bits),
-            minus_one: simd.splat(u16::MAX),
+            minus_one: opaque(simd, u16::MAX),
         }
     }
 
-    /// `class << LEVELS | symbol`.
+    /// `class << LEVELS | symbol` of a row.
     #[inline(always)]
-    fn index(&self, walk: &Walk, symbol: S::Lanes, coded: &[u8]) -> S::Lanes {
+    fn index(&self, walk: &Walk, coded: &[u8]) -> S::Lanes {
         let simd = self.simd;
+        let at = |start| simd.widen_reversed(row_at::<FITTING>(coded, start, &mut [0; _]));
+        let symbol = at(walk.start);
         if CLASS_BITS == 0 {
             return symbol;
         }
-        let at = |start| simd.widen_reversed(row_at(coded, start, &mut [0; _]));
         let sum = match (walk.left(), walk.upper()) {
             (Some(left), Some(upper)) => simd.add(at(left), at(upper)),
             (Some(start), None) | (None, Some(start)) => {

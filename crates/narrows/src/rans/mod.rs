@@ -5,6 +5,7 @@ mod decoding;
 #[cfg(test)]
 mod differential;
 mod encoding;
+mod few;
 pub(crate) mod reference;
 mod simd;
 mod tables;

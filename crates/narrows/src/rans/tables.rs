@@ -132,6 +132,11 @@ impl Basis {
         self.frequencies.clear();
     }
 
+    /// Whether neighbours choose among several classes.
+    pub(super) fn has_classes(&self) -> bool {
+        self.kernel.bits().1 > 0
+    }
+
     fn is_wide(&self) -> bool {
         matches!(self.kernel, Kernel::Wide | Kernel::WideIn8)
     }
@@ -167,6 +172,39 @@ pub(super) struct EncodeTables {
     pub(super) ratio: Ratios,
     /// `f`, and `c` above it.
     pub(super) pairs: Option<Box<Pairs>>,
+    pub(super) divisors: Option<Box<Divisors>>,
+}
+
+/// Frequencies to divide by, by class and symbol (`class << 8 | symbol`).
+pub(super) type Divisors = [Divisor; 1 << (WIDE_CLASS_BITS + WIDE_SYMBOL_BITS)];
+
+/// A frequency `f` to divide states by.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Divisor {
+    /// `(2^64 - 1) / f`, rounded down.
+    reciprocal: u64,
+    /// `f << (32 - b)`: where a word goes out.
+    pub(super) limit: u32,
+    /// `2^b - f`.
+    pub(super) rest: u16,
+    pub(super) cumulative: u16,
+}
+
+impl Divisor {
+    fn new(f: u16, cumulative: u16, bits: u32) -> Self {
+        let reciprocal = u64::MAX / u64::from(f.max(1));
+        Self { reciprocal, limit: u32::from(f) << (32 - bits), rest: (1 << bits) - f, cumulative }
+    }
+
+    /// `x / f`, exactly.
+    ///
+    /// With `r = (2^64 - 1) % f`, the reciprocal is `(2^64 - 1 - r) / f` and `(x + 1) * reciprocal / 2^64` is less than
+    /// `(x + 1) / f` by `(x + 1) * (1 + r) / 2^64 / f`, which is more than 0 and, as `x + 1 <= 2^32` and
+    /// `1 + r <= 2^14`, less than `1 / f`: it lies in `x / f .. (x + 1) / f`, where no whole number but `x / f` can be.
+    #[inline(always)]
+    pub(super) fn quotient(&self, x: u32) -> u32 {
+        (u128::from(u64::from(x) + 1) * u128::from(self.reciprocal) >> 64) as u32
+    }
 }
 
 /// A table of up to 128 entries, which registers can hold.
@@ -245,9 +283,13 @@ impl EncodeTables {
         }
         let (levels, _) = self.basis.kernel.bits();
         let mut pairs = self.basis.is_wide().then(|| self.pairs.get_or_insert_with(zeros));
+        let mut divisors = (bank_bits == 0).then(|| self.divisors.get_or_insert_with(zeros));
         for (class, table) in model.tables().iter().enumerate() {
             for (symbol, (&f, &c)) in table.frequencies().iter().zip(table.cumulative()).enumerate() {
                 let index = class << levels | symbol;
+                if let Some(divisors) = &mut divisors {
+                    divisors[index] = Divisor::new(f, c, table.bits());
+                }
                 if let Some(pairs) = &mut pairs {
                     pairs[index] = u32::from(c) << 16 | u32::from(f);
                 } else {
@@ -257,6 +299,25 @@ impl EncodeTables {
                         *entry = ratio(f);
                     }
                 }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotients_are_exact_where_they_change() {
+        for f in 1..1 << MOST_BITS {
+            let divisor = Divisor::new(f, 0, MOST_BITS);
+            let f = u32::from(f);
+            let last = u32::MAX / f;
+            let few = [1, 2, 3, last / 3, last / 2, last - 1, last];
+            let exact = few.iter().flat_map(|&q| [-1_i64, 0, 1].map(|d| i64::from(q) * i64::from(f) + d));
+            for x in exact.chain([0, u32::MAX.into()]).filter_map(|x| u32::try_from(x).ok()) {
+                assert_eq!(divisor.quotient(x), x / f, "{x} / {f}");
             }
         }
     }

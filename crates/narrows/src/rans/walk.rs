@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::MAX_LANES;
 use crate::layout::Rows;
 
 /// One row of a chunk: where its symbols lie and which neighbours they have.
@@ -33,6 +34,14 @@ impl Walk {
             column: position % line,
             positions,
             line,
+        }
+    }
+
+    /// How many of `rows` rows from this one on, of the same width, start 32 symbols or more before the end.
+    pub(super) fn fitting_rows(&self, symbols: usize, rows: usize) -> usize {
+        match symbols.checked_sub(self.start + MAX_LANES) {
+            Some(last) => rows.min(last / self.width + 1),
+            None => 0,
         }
     }
 

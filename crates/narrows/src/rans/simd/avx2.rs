@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::{
-    BANK, ByteRow, Job, MOST_BITS, Pairs, RATIO_EXCESS, Ratios, Row, Simd, Slots, WIDE_CLASS_BITS,
+    BANK, ByteRow, Job, MOST_BITS, Pairs, RATIO_EXCESS, Ratios, Row, Simd, Slots, Step, WIDE_CLASS_BITS,
     WIDE_SYMBOL_BITS, WINDOW,
 };
 use crate::cpu::Path;
@@ -45,28 +45,9 @@ fn run<J: Job>(simd: Avx2, job: J) -> J::Output {
 }
 
 /// For each set of eight lanes: the word that each of them takes, if words are taken in order.
-static EXPANDED: [[u8; 16]; 256] = word_shuffles(true);
+static EXPANDED: [[u8; 16]; 256] = super::word_shuffles(true);
 /// For each set of eight lanes: the lanes in it, one after the other.
-static COMPRESSED: [[u8; 16]; 256] = word_shuffles(false);
-
-const fn word_shuffles(expand: bool) -> [[u8; 16]; 256] {
-    let mut shuffles = [[0; 16]; 256];
-    let mut set = 0;
-    while set < 256 {
-        let (mut lane, mut rank) = (0, 0);
-        while lane < 8 {
-            if set >> lane & 1 == 1 {
-                let (to, from) = if expand { (lane, rank) } else { (rank, lane) };
-                shuffles[set][2 * to] = 2 * from as u8;
-                shuffles[set][2 * to + 1] = 2 * from as u8 + 1;
-                rank += 1;
-            }
-            lane += 1;
-        }
-        set += 1;
-    }
-    shuffles
-}
+static COMPRESSED: [[u8; 16]; 256] = super::word_shuffles(false);
 
 /// A table of up to 32 entries of two bytes, the low and the high bytes of 16 each; 8 fit one register whole.
 #[derive(Clone, Copy)]
@@ -173,8 +154,11 @@ impl Simd for Avx2 {
     /// In the order of [`Avx2::to_wide`].
     type Ratios = [__m256; 4];
 
-    const LOCK_STEP: usize = 2;
     const BANK_BITS: u32 = 5;
+
+    fn step<T: Step>(self, step: T, left: usize) -> T::Output {
+        if left > 1 { step.take::<_, 2>(self) } else { step.take::<_, 1>(self) }
+    }
 
     #[inline(always)]
     fn vectorize<J: Job>(self, job: J) -> J::Output {
@@ -294,12 +278,18 @@ impl Simd for Avx2 {
         both!(_mm256_mulhi_epu16(a, b))
     }
     #[inline(always)]
-    fn mul_add(self, a: Self::Lanes, b: Self::Lanes, c: Self::Lanes) -> (Self::Lanes, Self::Lanes) {
+    fn mul_add(
+        self,
+        a: Self::Lanes,
+        b: Self::Lanes,
+        c: Self::Lanes,
+        one: Self::Lanes,
+    ) -> (Self::Lanes, Self::Lanes) {
         let low = self.add(self.mul_low(a, b), c);
         // No carry where the sum is not below what was added: all ones there.
         let least = both!(_mm256_min_epu16(low, c));
         let no_carry = both!(_mm256_cmpeq_epi16(least, c));
-        let high = self.add(self.mul_high(a, b), self.splat(1));
+        let high = self.add(self.mul_high(a, b), one);
         (low, self.add(high, no_carry))
     }
     #[inline(always)]

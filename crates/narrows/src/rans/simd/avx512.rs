@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 
 use super::{
-    BANK, ByteRow, Job, MOST_BITS, Pairs, RATIO_EXCESS, Ratios, Row, Simd, Slots, WIDE_CLASS_BITS,
+    BANK, ByteRow, Job, MOST_BITS, Pairs, RATIO_EXCESS, Ratios, Row, Simd, Slots, Step, WIDE_CLASS_BITS,
     WIDE_SYMBOL_BITS, WINDOW,
 };
 use crate::cpu::Path;
@@ -117,8 +117,17 @@ impl Simd for Avx512 {
     /// Of the even and of the odd lanes.
     type Ratios = [__m512; 2];
 
-    const LOCK_STEP: usize = 4;
     const BANK_BITS: u32 = 7;
+
+    fn step<T: Step>(self, step: T, left: usize) -> T::Output {
+        match left {
+            1 => step.take::<_, 1>(self),
+            2 => step.take::<_, 2>(self),
+            // Five and six are better off as three and the rest.
+            3 | 5 | 6 => step.take::<_, 3>(self),
+            _ => step.take::<_, 4>(self),
+        }
+    }
 
     #[inline(always)]
     fn vectorize<J: Job>(self, job: J) -> J::Output {
@@ -217,12 +226,12 @@ impl Simd for Avx512 {
         intrinsics! { _mm512_mulhi_epu16(a, b) }
     }
     #[inline(always)]
-    fn mul_add(self, a: __m512i, b: __m512i, c: __m512i) -> (__m512i, __m512i) {
+    fn mul_add(self, a: __m512i, b: __m512i, c: __m512i, one: __m512i) -> (__m512i, __m512i) {
         intrinsics! {
             let low = _mm512_add_epi16(_mm512_mullo_epi16(a, b), c);
             let high = _mm512_mulhi_epu16(a, b);
             let carry = _mm512_cmplt_epu16_mask(low, c);
-            (low, _mm512_mask_add_epi16(high, carry, high, _mm512_set1_epi16(1)))
+            (low, _mm512_mask_add_epi16(high, carry, high, one))
         }
     }
     #[inline(always)]

@@ -7,6 +7,8 @@
 pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon;
 pub(super) mod portable;
 
 use crate::rans::MAX_LANES;
@@ -30,12 +32,42 @@ pub(super) type Slots = [u8; (1 << (WIDE_CLASS_BITS + MOST_BITS)) + 4];
 /// Frequencies (low half) and cumulative frequencies (high half) by class and symbol (`class << 8 | symbol`).
 pub(super) type Pairs = [u32; 1 << (WIDE_CLASS_BITS + WIDE_SYMBOL_BITS)];
 
+/// Run the body for each of up to four chunks, written out: a loop that the compiler does not unroll would keep
+/// the chunks' vectors in memory.
+macro_rules! for_each_chunk {
+    ($chunks:ident, $k:ident => $body:block) => {
+        for_each_chunk!(@one $k 0 $body);
+        if $chunks > 1 {
+            for_each_chunk!(@one $k 1 $body);
+        }
+        if $chunks > 2 {
+            for_each_chunk!(@one $k 2 $body);
+        }
+        if $chunks > 3 {
+            for_each_chunk!(@one $k 3 $body);
+        }
+    };
+    (@one $k:ident $index:literal $body:block) => {{
+        let $k = $index;
+        $body
+    }};
+}
+pub(super) use for_each_chunk;
+
 /// Something to be run with a backend's instructions.
 pub(super) trait Job {
     /// What comes of it.
     type Output;
     /// Run it; always inlined, into a function compiled for the backend's instructions.
     fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Something to be done with some chunks in lock-step.
+pub(super) trait Step {
+    /// What comes of it.
+    type Output;
+    /// Do it with the next `CHUNKS` chunks.
+    fn take<S: Simd, const CHUNKS: usize>(self, simd: S) -> Self::Output;
 }
 
 /// Vectors of 32 lanes of 16 bits.
@@ -53,11 +85,12 @@ pub(super) trait Simd: Copy {
     /// An `f32` for each lane.
     type Ratios: Copy;
 
-    /// Chunks to run in lock-step, if there are as many: the latency of one hides behind the others.
-    const LOCK_STEP: usize;
     /// Bits of the largest table that [`Simd::look_up`] is fast for, up to 7.
     const BANK_BITS: u32;
 
+    /// Take a step over one or more of `left` chunks: the latency of one hides behind the others. Gives
+    /// what comes of it, for as many chunks as were taken.
+    fn step<T: Step>(self, step: T, left: usize) -> T::Output;
     /// Run a job in a function compiled for this backend's instructions.
     fn vectorize<J: Job>(self, job: J) -> J::Output;
 
@@ -101,8 +134,14 @@ pub(super) trait Simd: Copy {
     fn mul_low(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
     /// The high half of `a * b`.
     fn mul_high(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
-    /// The low and the high half of `a * b + c`.
-    fn mul_add(self, a: Self::Lanes, b: Self::Lanes, c: Self::Lanes) -> (Self::Lanes, Self::Lanes);
+    /// The low and the high half of `a * b + c`; `one` is 1 in each lane.
+    fn mul_add(
+        self,
+        a: Self::Lanes,
+        b: Self::Lanes,
+        c: Self::Lanes,
+        one: Self::Lanes,
+    ) -> (Self::Lanes, Self::Lanes);
     /// `index << 1`, plus 1 where `slot > boundary`, both in `-1..2^15`.
     fn append_above(self, index: Self::Lanes, slot: Self::Lanes, boundary: Self::Lanes) -> Self::Lanes;
 
@@ -173,3 +212,25 @@ pub(super) const RATIO_EXCESS: f64 = 1.0 / (1 << 21) as f64;
 /// How far a ratio may be from that, relative to itself: `2^-22`.
 #[cfg(test)]
 pub(super) const RATIO_TOLERANCE: f64 = RATIO_EXCESS / 2.0;
+
+/// For each set of eight lanes, as bits, a shuffle of 16 bytes: the lanes' words out of words in order (`expand`), or
+/// in order out of the lanes.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(super) const fn word_shuffles(expand: bool) -> [[u8; 16]; 256] {
+    let mut shuffles = [[0; 16]; 256];
+    let mut set = 0;
+    while set < 256 {
+        let (mut lane, mut rank) = (0, 0);
+        while lane < 8 {
+            if set >> lane & 1 == 1 {
+                let (to, from) = if expand { (lane, rank) } else { (rank, lane) };
+                shuffles[set][2 * to] = 2 * from as u8;
+                shuffles[set][2 * to + 1] = 2 * from as u8 + 1;
+                rank += 1;
+            }
+            lane += 1;
+        }
+        set += 1;
+    }
+    shuffles
+}

@@ -1,7 +1,8 @@
 //! The lane algorithms over plain arrays: for any processor, and how the algorithms themselves are tested.
 
 use super::{
-    BANK, ByteRow, Job, Pairs, Ratios, Row, Simd, Slots, WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, WINDOW, ratio,
+    BANK, ByteRow, Job, Pairs, Ratios, Row, Simd, Slots, Step, WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, WINDOW,
+    ratio,
 };
 use crate::rans::MAX_LANES;
 
@@ -27,8 +28,11 @@ impl Simd for Portable {
     type RatioBank = ();
     type Ratios = Ratios;
 
-    const LOCK_STEP: usize = 1;
     const BANK_BITS: u32 = 7;
+
+    fn step<T: Step>(self, step: T, _: usize) -> T::Output {
+        step.take::<_, 1>(self)
+    }
 
     fn vectorize<J: Job>(self, job: J) -> J::Output {
         job.run(self)
@@ -113,7 +117,7 @@ impl Simd for Portable {
         map(|l| (u32::from(a[l]) * u32::from(b[l]) >> 16) as u16)
     }
     #[inline(always)]
-    fn mul_add(self, a: Row, b: Row, c: Row) -> (Row, Row) {
+    fn mul_add(self, a: Row, b: Row, c: Row, _: Row) -> (Row, Row) {
         let (mut low, mut high) = ([0; MAX_LANES], [0; MAX_LANES]);
         for l in 0..MAX_LANES {
             let sum = u32::from(a[l]) * u32::from(b[l]) + u32::from(c[l]);
