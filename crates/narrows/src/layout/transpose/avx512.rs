@@ -8,7 +8,9 @@ use std::arch::x86_64::{
     _mm512_unpacklo_epi8,
 };
 
-use crate::simd::avx512::{load, load_part, load_quarters, store, store_16, store_16_part, store_part};
+use crate::simd::avx512::{
+    load, load_part, load_quarters, load_rows, store, store_16_part, store_part, store_rows,
+};
 
 /// Planes of a tile.
 const PLANES: usize = 16;
@@ -55,22 +57,22 @@ pub(super) fn to_rows(planes: &[u8], positions: usize, rows: &mut [u8]) {
                 };
             }
             let tile = transpose(tile);
-            let rows = &mut rows[start * width..];
-            let count_rows = POSITIONS.min(positions - start);
-            for (k, &vector) in tile.iter().enumerate() {
-                let quarters = [
-                    _mm512_castsi512_si128(vector),
-                    _mm512_extracti32x4_epi32::<1>(vector),
-                    _mm512_extracti32x4_epi32::<2>(vector),
-                    _mm512_extracti32x4_epi32::<3>(vector),
-                ];
-                for (quarter, symbols) in quarters.into_iter().enumerate() {
-                    let row = quarter * 16 + k;
-                    if count == PLANES && count_rows == POSITIONS {
-                        let at = row * width + first;
-                        store_16((&mut rows[at..at + PLANES]).try_into().expect("16 bytes"), symbols);
-                    } else if row < count_rows {
-                        store_16_part(&mut rows[row * width + first..][..count], symbols);
+            let rows = &mut rows[start * width + first..];
+            if count == PLANES && positions - start >= POSITIONS {
+                store_rows(rows, width, &tile);
+            } else {
+                for (k, &vector) in tile.iter().enumerate() {
+                    let quarters = [
+                        _mm512_castsi512_si128(vector),
+                        _mm512_extracti32x4_epi32::<1>(vector),
+                        _mm512_extracti32x4_epi32::<2>(vector),
+                        _mm512_extracti32x4_epi32::<3>(vector),
+                    ];
+                    for (quarter, symbols) in quarters.into_iter().enumerate() {
+                        let row = quarter * 16 + k;
+                        if start + row < positions {
+                            store_16_part(&mut rows[row * width..][..count], symbols);
+                        }
                     }
                 }
             }
@@ -85,14 +87,19 @@ pub(super) fn to_planes(rows: &[u8], positions: usize, planes: &mut [u8]) {
     for first in (0..width).step_by(PLANES) {
         let count = PLANES.min(width - first);
         for start in starts(positions) {
-            let mut tile = [_mm512_setzero_si512(); PLANES];
-            for (k, vector) in tile.iter_mut().enumerate() {
-                let row = |quarter: usize| {
-                    let position = start + quarter * 16 + k;
-                    if position < positions { &rows[position * width + first..][..count] } else { &[] }
-                };
-                *vector = load_quarters([row(0), row(1), row(2), row(3)]);
-            }
+            let tile = if count == PLANES && positions - start >= POSITIONS {
+                load_rows(&rows[start * width + first..], width)
+            } else {
+                let mut tile = [_mm512_setzero_si512(); PLANES];
+                for (k, vector) in tile.iter_mut().enumerate() {
+                    let row = |quarter: usize| {
+                        let position = start + quarter * 16 + k;
+                        if position < positions { &rows[position * width + first..][..count] } else { &[] }
+                    };
+                    *vector = load_quarters([row(0), row(1), row(2), row(3)]);
+                }
+                tile
+            };
             let tile = transpose(tile);
             for (plane, &vector) in tile[..count].iter().enumerate() {
                 // A short plane is stored beyond its end: the next one comes after it.

@@ -23,19 +23,13 @@ const LARGE: usize = 1 << 14;
 /// Tables that take turns, so that equal neighbours do not wait for each other's count.
 const TABLES: usize = 4;
 
-/// Counters, kept between calls; all zero between them.
+/// Counters, made when they are needed and kept between calls; all zero between them.
+#[derive(Default)]
 pub(crate) struct BinCounter {
-    small: [[u32; SMALL]; TABLES],
-    /// Made when an alphabet needs it.
+    small: Vec<[u32; SMALL]>,
     large: Vec<u32>,
     /// [`Run::edges`] of some planes in a row.
     edges: Vec<u8>,
-}
-
-impl Default for BinCounter {
-    fn default() -> Self {
-        Self { small: [[0; SMALL]; TABLES], large: Vec::new(), edges: Vec::new() }
-    }
 }
 
 /// Symbols in a row, and their neighbours.
@@ -187,11 +181,11 @@ impl BinCounter {
 
     fn add(&mut self, path: Path, run: Run<'_>, index: Index) {
         if index.alphabet <= 32 {
-            add_small(path, &mut self.small, run, index);
+            self.small.resize(TABLES, [0; SMALL]);
+            let small = self.small.as_mut_slice().try_into().expect("it has this length");
+            add_small(path, small, run, index);
         } else {
-            if self.large.is_empty() {
-                self.large.resize(LARGE, 0);
-            }
+            self.large.resize(LARGE, 0);
             let large = self.large.as_mut_slice().try_into().expect("it has this length");
             add_large(path, large, run, index);
         }
@@ -202,9 +196,11 @@ impl BinCounter {
         let used = Classes::bins(alphabet) * alphabet;
         counts.clear();
         if alphabet <= 32 {
-            let [a, b, c, d] = self.small.each_mut().map(|table| &mut table[..used]);
-            counts.extend((0..used).map(|k| a[k] + b[k] + c[k] + d[k]));
-            [a, b, c, d].into_iter().for_each(|table| table.fill(0));
+            counts.resize(used, 0);
+            for table in &mut self.small {
+                counts.iter_mut().zip(&*table).for_each(|(sum, n)| *sum += n);
+                table[..used].fill(0);
+            }
         } else {
             let large = &mut self.large[..used];
             counts.extend_from_slice(large);
