@@ -60,6 +60,10 @@ pub(crate) fn store_part(bytes: &mut [u8], vector: __m512i) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2")]
 pub(crate) fn store_16_part(bytes: &mut [u8], vector: __m128i) {
+    if let Some(bytes) = bytes.first_chunk_mut::<16>() {
+        // SAFETY: the reference is valid for the 16 bytes that are written, at any alignment.
+        return unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), vector) };
+    }
     let mask = first(bytes.len()) as u16;
     // SAFETY: the mask has as many bits as the slice has bytes, at most 16; others are not written.
     unsafe { _mm_mask_storeu_epi8(bytes.as_mut_ptr().cast(), mask, vector) }
