@@ -9,6 +9,7 @@ use crate::frame::stream::{Coder, Expected, Order};
 use crate::layout::{Planes, Rows};
 use crate::model::Classes;
 use crate::model::bins::BinCounter;
+use crate::model::neighbours::Neighbours;
 use crate::model::tally::Tally;
 use crate::quantize::{self, Dequantizer, Output, Quantizer, Scratch};
 use crate::rans::MAX_LANES;
@@ -92,7 +93,7 @@ impl<T: Element> Stages<T> {
     /// The range scan, and elements to symbols.
     pub fn quantize(&mut self) {
         let Self { path, quantizer, elements, planes, symbols, dequantizer, tally, scratch, .. } = self;
-        let output = Output { symbols, tally, dequantizer };
+        let output = Output { symbols, tally: Some(tally), dequantizer };
         quantize::quantize(*path, quantizer, elements, planes, output, scratch).expect("finite");
         tally.finish(*path, &mut self.counts);
     }
@@ -113,7 +114,7 @@ impl<T: Element> Stages<T> {
     pub fn count_contexts(&mut self) {
         let rows = Rows::of_planes(&self.planes, MAX_LANES);
         let Self { path, bins, symbols, planes, alphabet, sums, .. } = self;
-        bins.count(*path, symbols, planes, (&rows, rows.count()), *alphabet, sums);
+        bins.count(*path, &Neighbours::in_one_chunk(symbols, planes, &rows), *alphabet, sums);
     }
 
     /// Bins of sums to classes.

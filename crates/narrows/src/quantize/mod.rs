@@ -107,7 +107,11 @@ pub(crate) enum Quantized {
     /// Every element has the same value; there is nothing to quantise.
     Constant,
     /// Symbols were written, to be undone with the dequantiser.
-    Symbols,
+    Symbols {
+        /// The symbol of the smallest element and that of the largest, if one map made them all: no other
+        /// symbol lies outside.
+        ends: Option<[u8; 2]>,
+    },
 }
 
 /// Quantise `elements` (row-major) into `symbols`, count them and set `dequantizer`; `planes` says where
@@ -139,22 +143,24 @@ pub(crate) fn quantize<T: Element>(
         }
         Quantizer::PerChannel { bits, clip } => {
             per_channel(bits, clip, elements, planes, symbols, dequantizer, scratch);
-            tally.start(dequantizer.levels().into());
-            tally.add(path, symbols);
-            return Ok(Quantized::Symbols);
+            if let Some(tally) = tally {
+                tally.start(dequantizer.levels().into());
+                tally.add(path, symbols);
+            }
+            return Ok(Quantized::Symbols { ends: None });
         }
         Quantizer::Lossless => unreachable!("lossless tensors are not quantised"),
     };
     *dequantizer = Dequantizer::Tensor(affine);
-    tally.start(affine.levels().into());
     symbols::quantize(path, &affine, largest, elements, symbols, tally);
-    Ok(Quantized::Symbols)
+    Ok(Quantized::Symbols { ends: Some([min, max].map(affine.quantizer())) })
 }
 
 /// Where a quantiser writes.
 pub(crate) struct Output<'a> {
     pub(crate) symbols: &'a mut Vec<u8>,
-    pub(crate) tally: &'a mut Tally,
+    /// Not wanted where a profile says what symbols cost.
+    pub(crate) tally: Option<&'a mut Tally>,
     pub(crate) dequantizer: &'a mut Dequantizer,
 }
 
