@@ -296,7 +296,7 @@ impl Encoder {
             Layout::CsrSeparate { rows }
         } else {
             let order = Order::Natural(concatenated.len());
-            histogram::count(concatenated, alphabet, counts);
+            histogram::count(self.path, concatenated, alphabet, counts);
             match counts.iter().position(|&n| n as usize == concatenated.len()) {
                 Some(symbol) => plan.set_constant(order, alphabet, symbol),
                 None => plan.set_order_0(Coder::Rans, order, counts, target),

@@ -106,7 +106,7 @@ impl SymbolEncoder {
         stream.clear();
         let natural = Order::Natural(symbols.len());
         let Self { target, path, counts, coded, plan, writer } = self;
-        histogram::count(symbols, alphabet, counts);
+        histogram::count(*path, symbols, alphabet, counts);
         if let Some(symbol) = counts.iter().position(|&n| n as usize == symbols.len()) {
             plan.set_constant(natural, alphabet, symbol);
         } else if let Order::Planes(planes) = order {

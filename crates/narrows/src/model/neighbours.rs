@@ -26,7 +26,7 @@ pub(super) const NO_ABOVE: u8 = 2;
 /// Symbols of planes that make one run, if planes are smaller.
 const TILE: usize = 1024;
 
-impl<'a> Run<'a> {
+impl Run<'_> {
     /// A run of those of `range`.
     #[inline(always)]
     pub(super) fn part(&self, range: Range<usize>) -> Self {

@@ -6,12 +6,10 @@ use std::arch::x86_64::{
     _mm512_slli_epi16,
 };
 
-use super::{Lengths, Run};
+use super::{ALPHABET, Lengths, Run};
 use crate::model::bins::neighbours;
 use crate::simd::avx512::{first, load, load_part};
 
-/// Symbols of a table, of which two vectors hold eight.
-const ALPHABET: usize = 16;
 /// Symbols of a step.
 const STEP: usize = 64;
 
@@ -21,16 +19,7 @@ pub(super) fn add_up(lengths: &Lengths, run: Run<'_>) -> u64 {
     if lengths.alphabet > ALPHABET {
         return super::plain(lengths, run);
     }
-    let mut bytes = [[[0; 64]; 2]; 2];
-    for (class, table) in lengths.lengths.chunks(lengths.alphabet).enumerate() {
-        for (symbol, length) in table.iter().enumerate() {
-            let at = class * ALPHABET + symbol;
-            for (bytes, byte) in bytes.iter_mut().zip(length.to_le_bytes()) {
-                bytes[at / 64][at % 64] = byte;
-            }
-        }
-    }
-    let [low, high] = bytes.map(|halves| halves.map(|half| load(&half)));
+    let [low, high] = lengths.bytes.map(|halves| halves.map(|half| load(&half)));
     let classes = load(lengths.classes.of_bins());
     let zero = _mm512_setzero_si512();
     let (mut low_sum, mut high_sum) = (zero, zero);

@@ -11,28 +11,40 @@ use crate::simd::for_paths;
 use super::neighbours::{Neighbours, Run};
 use super::{Classes, Context, Model};
 
-/// Parts of a bit.
+/// The parts of a bit that lengths are counted in.
 const BIT: f64 = 4096.0;
 
 /// The length of each symbol after each sum of neighbours.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Lengths {
     alphabet: usize,
     classes: Classes,
     /// `class * alphabet + symbol`.
-    lengths: Vec<u16>,
+    all: Vec<u16>,
+    /// The low bytes of the lengths of up to 16 symbols, and their high bytes, at `class * 16 + symbol`.
+    bytes: [[[u8; 64]; 2]; 2],
 }
+
+/// The largest alphabet that [`Lengths::bytes`] has room for.
+const ALPHABET: usize = 16;
 
 impl Lengths {
     /// The lengths of a model with neighbour contexts whose tables are full.
     pub(crate) fn of(model: &Model) -> Self {
-        let Context::Neighbours(classes) = &model.context else { return Self::default() };
+        let Context::Neighbours(classes) = &model.context else { unreachable!("profiles have classes") };
         let length = |bits: u32, f: u16| ((f64::from(bits) - f64::from(f).log2()) * BIT).round() as u16;
         let tables = model.tables().iter();
-        let lengths =
+        let all: Vec<u16> =
             tables.flat_map(|table| table.frequencies().iter().map(|&f| length(table.bits(), f))).collect();
         let alphabet = model.tables()[0].frequencies().len();
-        Self { alphabet, classes: classes.clone(), lengths }
+        let mut bytes = [[[0; 64]; 2]; 2];
+        for (place, length) in all.iter().enumerate().take_while(|_| alphabet <= ALPHABET) {
+            let at = place / alphabet * ALPHABET + place % alphabet;
+            for (bytes, byte) in bytes.iter_mut().zip(length.to_le_bytes()) {
+                bytes[at / 64][at % 64] = byte;
+            }
+        }
+        Self { alphabet, classes: classes.clone(), all, bytes }
     }
 
     /// Bits that the symbols cost; `edges` is memory to be used again.
@@ -49,11 +61,11 @@ for_paths! {
 
 #[inline(always)]
 fn plain(lengths: &Lengths, run: Run<'_>) -> u64 {
-    let Lengths { alphabet, classes, lengths } = lengths;
+    let Lengths { alphabet, classes, all, .. } = lengths;
     let mut total = 0;
     run.sums(|_, sum, symbol| {
         let class = classes.of_sum(sum.into()) as usize;
-        total += u64::from(lengths[class * alphabet + symbol as usize]);
+        total += u64::from(all[class * alphabet + symbol as usize]);
     });
     total
 }

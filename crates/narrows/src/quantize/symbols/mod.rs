@@ -57,7 +57,7 @@ pub(super) fn quantize<T: Element>(
     };
     let reciprocal = 1.0 / affine.step();
     let plain = affine.zero().unsigned_abs() <= SMALL_ZERO && largest * reciprocal < LARGE;
-    if path == Path::Reference || !plain {
+    if path == Path::Reference || !plain || elements.len() < 8 {
         let quantize = affine.quantizer();
         elements.iter().zip(symbols.iter_mut()).for_each(|(x, symbol)| *symbol = quantize(x.to_f32()));
         return count(symbols);
