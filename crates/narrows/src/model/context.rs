@@ -68,7 +68,6 @@ impl Classes {
     }
 
     /// The class of each bin.
-    #[cfg(target_arch = "x86_64")]
     pub(crate) const fn of_bins(&self) -> &[u8; MAX_BINS] {
         &self.of_bin
     }

@@ -36,7 +36,7 @@ pub(crate) struct BinCounter {
 
 /// How a sum and a symbol make an index.
 #[derive(Clone, Copy)]
-struct Index {
+pub(super) struct Index {
     shift: u32,
     alphabet: u16,
 }
@@ -55,7 +55,7 @@ impl BinCounter {
             rows.gather(path, planes, natural, &mut self.coded);
             return Context::count_by_sum(&self.coded, rows, chunk_rows, alphabet, counts);
         }
-        let index = Index { shift: Classes::shift(alphabet), alphabet: alphabet as u16 };
+        let index = Index::new(alphabet);
         let mut edges = std::mem::take(&mut self.edges);
         symbols.runs(&mut edges, |run| self.add(path, run, index));
         self.edges = edges;
@@ -127,7 +127,7 @@ fn increment(tables: &mut [[u32; SMALL]; TABLES], indices: &[u16]) {
 
 /// The indices of a run's symbols, some at a time.
 #[inline(always)]
-fn for_indices(run: Run<'_>, index: Index, mut count: impl FnMut(&[u16])) {
+pub(super) fn for_indices(run: Run<'_>, index: Index, mut count: impl FnMut(&[u16])) {
     let mut indices = [0; BLOCK];
     for start in (0..run.symbols.len()).step_by(BLOCK) {
         let part = run.part(start..run.symbols.len().min(start + BLOCK));
@@ -137,6 +137,11 @@ fn for_indices(run: Run<'_>, index: Index, mut count: impl FnMut(&[u16])) {
 }
 
 impl Index {
+    /// `bin * alphabet + symbol`.
+    pub(super) fn new(alphabet: usize) -> Self {
+        Self { shift: Classes::shift(alphabet), alphabet: alphabet as u16 }
+    }
+
     #[inline(always)]
     fn of(self, sum: u16, symbol: u8) -> u16 {
         (sum >> self.shift) * self.alphabet + u16::from(symbol)

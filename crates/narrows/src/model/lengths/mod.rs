@@ -8,6 +8,7 @@ mod avx512;
 use crate::cpu::Path;
 use crate::simd::for_paths;
 
+use super::bins::{Index, for_indices};
 use super::neighbours::{Neighbours, Run};
 use super::{Classes, Context, Model};
 
@@ -19,7 +20,7 @@ const BIT: f64 = 4096.0;
 pub(crate) struct Lengths {
     alphabet: usize,
     classes: Classes,
-    /// `class * alphabet + symbol`.
+    /// `bin * alphabet + symbol`.
     all: Vec<u16>,
     /// The low bytes of the lengths of up to 16 symbols, and their high bytes, at `class * 16 + symbol`.
     bytes: [[[u8; 64]; 2]; 2],
@@ -33,15 +34,19 @@ impl Lengths {
     pub(crate) fn of(model: &Model) -> Self {
         let Context::Neighbours(classes) = &model.context else { unreachable!("profiles have classes") };
         let length = |bits: u32, f: u16| ((f64::from(bits) - f64::from(f).log2()) * BIT).round() as u16;
-        let tables = model.tables().iter();
-        let all: Vec<u16> =
-            tables.flat_map(|table| table.frequencies().iter().map(|&f| length(table.bits(), f))).collect();
         let alphabet = model.tables()[0].frequencies().len();
+        let mut all = Vec::new();
         let mut bytes = [[[0; 64]; 2]; 2];
-        for (place, length) in all.iter().enumerate().take_while(|_| alphabet <= ALPHABET) {
-            let at = place / alphabet * ALPHABET + place % alphabet;
-            for (bytes, byte) in bytes.iter_mut().zip(length.to_le_bytes()) {
-                bytes[at / 64][at % 64] = byte;
+        for &class in &classes.of_bins()[..Classes::bins(alphabet)] {
+            let table = &model.tables()[class as usize];
+            for (symbol, &f) in table.frequencies().iter().enumerate() {
+                let length = length(table.bits(), f);
+                all.push(length);
+                if alphabet <= ALPHABET {
+                    let at = class as usize * ALPHABET + symbol;
+                    let [low, high] = length.to_le_bytes();
+                    (bytes[0][at / 64][at % 64], bytes[1][at / 64][at % 64]) = (low, high);
+                }
             }
         }
         Self { alphabet, classes: classes.clone(), all, bytes }
@@ -61,11 +66,9 @@ for_paths! {
 
 #[inline(always)]
 fn plain(lengths: &Lengths, run: Run<'_>) -> u64 {
-    let Lengths { alphabet, classes, all, .. } = lengths;
     let mut total = 0;
-    run.sums(|_, sum, symbol| {
-        let class = classes.of_sum(sum.into()) as usize;
-        total += u64::from(all[class * alphabet + symbol as usize]);
+    for_indices(run, Index::new(lengths.alphabet), |indices| {
+        total += indices.iter().map(|&k| u64::from(lengths.all[k as usize])).sum::<u64>();
     });
     total
 }
