@@ -8,13 +8,13 @@ use std::time::Instant;
 mod common;
 
 use half::{bf16, f16};
-use narrows::stages::Stages;
+use narrows::stages::{Stages, checksum};
 use narrows::{
-    Calibration, Decoder, Element, EncodeOptions, Encoder, LayoutChoice, Profile, Profiles, Tensor,
+    Calibration, Decoder, Element, EncodeOptions, Encoder, LayoutChoice, Profile, Profiles, Shape, Tensor,
     TensorView,
 };
 
-/// Repeats of a stage; the best counts. NARROWS_PATH says which instructions are measured.
+/// Repeats of a stage; the best counts. `NARROWS_PATH` says which instructions are measured.
 const REPEATS: usize = 15;
 /// How long one repeat takes at least, seconds.
 const REPEAT: f64 = 0.002;
@@ -100,6 +100,10 @@ fn main() {
     report(features.clone(), &dims, 8);
     report(features.iter().map(|&x| f16::from_f32(x)).collect(), &dims, 4);
     report(features.iter().map(|&x| bf16::from_f32(x)).collect(), &dims, 4);
+    let mut bytes = Vec::new();
+    for length in [300, 1000, 25_000] {
+        println!("checksum of {length} bytes: {:.3}", microseconds(|| checksum(&mut bytes, length)));
+    }
     profile(&[32, 8, 8]);
     profile(&[128, 28, 28]);
 }
@@ -113,5 +117,14 @@ fn profile(dims: &[usize]) {
     profiles.insert(Arc::clone(&profile));
     let decoder = Decoder::new().with_profiles(profiles);
     let (encode, decode) = whole(&common::features(dims, 1), dims, profile.options(), decoder);
-    println!("f32 {dims:?} with a profile: encode {encode:.2}, decode {decode:.2}");
+    let shape = Shape::new(dims).unwrap();
+    let mut stages = Stages::new(common::features(dims, 1), dims, 4);
+    let around = [
+        stage(&mut stages, |s| s.around_encoding(&profile, &shape)),
+        stage(&mut stages, |s| s.around_decoding(&profile)),
+    ];
+    println!(
+        "f32 {dims:?} with a profile: encode {encode:.2}, decode {decode:.2}; without the coder {:.2} and {:.2}",
+        around[0], around[1]
+    );
 }

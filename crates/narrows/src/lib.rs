@@ -36,6 +36,11 @@
 
 // SIMD modules allow it, one by one; nothing else does.
 #![deny(unsafe_code)]
+#![allow(
+    clippy::inline_always,
+    reason = "a kernel has the target features of the function it is inlined into"
+)]
+#![allow(clippy::needless_range_loop, reason = "loops over the lanes of several arrays, in step")]
 
 mod bits;
 mod codec;

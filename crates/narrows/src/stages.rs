@@ -4,12 +4,15 @@ use crate::codec::plan::Plan;
 use crate::codec::stream::{StreamReader, StreamWriter};
 use crate::codec::{EncodeOptions, Target};
 use crate::cpu::Path;
-use crate::frame::Cursor;
+use crate::frame::header::{self, Content, Limits};
 use crate::frame::stream::{Coder, Expected, Order};
-use crate::layout::{Planes, Rows};
+use crate::frame::{self, Cursor};
+use crate::layout::{Layout, Planes, Rows};
 use crate::model::Classes;
 use crate::model::bins::BinCounter;
+use crate::model::neighbours::Neighbours;
 use crate::model::tally::Tally;
+use crate::profile::Profile;
 use crate::quantize::{self, Dequantizer, Output, Quantizer, Scratch};
 use crate::rans::MAX_LANES;
 use crate::tensor::{Element, Shape};
@@ -92,7 +95,7 @@ impl<T: Element> Stages<T> {
     /// The range scan, and elements to symbols.
     pub fn quantize(&mut self) {
         let Self { path, quantizer, elements, planes, symbols, dequantizer, tally, scratch, .. } = self;
-        let output = Output { symbols, tally, dequantizer };
+        let output = Output { symbols, tally: Some(tally), dequantizer };
         quantize::quantize(*path, quantizer, elements, planes, output, scratch).expect("finite");
         tally.finish(*path, &mut self.counts);
     }
@@ -113,7 +116,7 @@ impl<T: Element> Stages<T> {
     pub fn count_contexts(&mut self) {
         let rows = Rows::of_planes(&self.planes, MAX_LANES);
         let Self { path, bins, symbols, planes, alphabet, sums, .. } = self;
-        bins.count(*path, symbols, planes, (&rows, rows.count()), *alphabet, sums);
+        bins.count(*path, &Neighbours::in_one_chunk(symbols, planes, &rows), *alphabet, sums);
     }
 
     /// Bins of sums to classes.
@@ -155,6 +158,47 @@ impl<T: Element> Stages<T> {
         let coded = Some((&neighbours.rows, decoded.as_slice()));
         quantize::dequantize(*path, dequantizer, planes, coded, symbols, values);
     }
+
+    /// All of encoding with a profile but the coder: quantise, plan, gather, header, checksum.
+    pub fn around_encoding(&mut self, profile: &Profile, shape: &Shape) {
+        let Self { path, elements, planes, symbols, dequantizer, scratch, neighbours, coded, stream, .. } =
+            self;
+        let quantizer = Quantizer::Fixed(*profile.affine());
+        let output = Output { symbols, tally: None, dequantizer };
+        quantize::quantize(*path, &quantizer, elements, planes, output, scratch).expect("finite");
+        let lengths = (profile.lengths(), usize::from(profile.affine().levels()));
+        neighbours.set_profile(*path, symbols, lengths, planes, Target::Size);
+        neighbours.rows.gather(*path, planes, symbols, coded);
+        let content = Content::Quantized {
+            dequantizer: None,
+            axis: planes.axis(),
+            layout: Layout::Planes,
+            nonzeros: 0,
+        };
+        stream.clear();
+        header::write(T::DTYPE, shape, Some(profile.id()), &content, stream);
+        neighbours.write_header(&[], stream);
+        let payload = (neighbours.symbol_bits / 8.0) as usize;
+        stream.extend_from_slice(&coded[..payload.min(coded.len())]);
+        frame::write_checksum(stream, 0);
+    }
+
+    /// All of decoding what [`Stages::around_encoding`] left but the coder: checksum, header, values.
+    pub fn around_decoding(&mut self, profile: &Profile) {
+        let (header, _) =
+            header::read_checked(&self.stream, &Limits::default(), &mut Vec::new()).expect("a frame");
+        assert_eq!(header.profile, Some(profile.id()));
+        let Self { path, planes, neighbours, symbols, coded, values, .. } = self;
+        let map = Dequantizer::Tensor(*profile.affine());
+        let coded = Some((&neighbours.rows, coded.as_slice()));
+        quantize::dequantize(*path, &map, planes, coded, symbols, values);
+    }
+}
+
+/// The checksum of `bytes`, appended.
+pub fn checksum(bytes: &mut Vec<u8>, length: usize) {
+    bytes.resize(length, 7);
+    frame::write_checksum(bytes, 0);
 }
 
 /// Symbols coded and decoded by rANS alone, for `benches/coder.rs`: the plan is made once.

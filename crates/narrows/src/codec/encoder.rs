@@ -138,7 +138,7 @@ impl Encoder {
         } else {
             match self.quantize(elements, &planes)? {
                 Quantized::Constant => write_constant(elements[0], shape, frame),
-                Quantized::Symbols => self.encode_symbols::<T>(shape, &planes, frame),
+                Quantized::Symbols { ends } => self.encode_symbols::<T>(shape, &planes, ends, frame),
             }
         }
         // Nothing may grow: what did not become smaller goes as it is.
@@ -158,18 +158,25 @@ impl Encoder {
         let fixed = self.options.profile.as_ref().map(|profile| Quantizer::Fixed(*profile.affine()));
         let quantizer = fixed.as_ref().unwrap_or(&self.options.quantizer);
         let dequantizer = self.dequantizer.get_or_insert_with(|| Dequantizer::PerChannel(Vec::new()));
-        let output = Output { symbols: &mut self.symbols, tally: &mut self.tally, dequantizer };
+        let tally = if fixed.is_none() { Some(&mut self.tally) } else { None };
+        let output = Output { symbols: &mut self.symbols, tally, dequantizer };
         let quantized =
             quantize::quantize(self.path, quantizer, elements, planes, output, &mut self.scratch)?;
-        if matches!(quantized, Quantized::Symbols) {
+        if let (Quantized::Symbols { .. }, None) = (&quantized, &fixed) {
             self.tally.finish(self.path, &mut self.counts);
         }
         Ok(quantized)
     }
 
-    fn encode_symbols<T: Element>(&mut self, shape: &Shape, planes: &Planes, frame: &mut Vec<u8>) {
+    fn encode_symbols<T: Element>(
+        &mut self,
+        shape: &Shape,
+        planes: &Planes,
+        ends: Option<[u8; 2]>,
+        frame: &mut Vec<u8>,
+    ) {
         let alphabet = self.dequantizer.as_ref().map_or(2, |map| usize::from(map.levels()));
-        let chosen = self.plan(planes, alphabet);
+        let chosen = self.plan(planes, alphabet, ends);
         let (layout, nonzeros) = match chosen {
             Chosen::Order0 => (Layout::Natural, 0),
             Chosen::Neighbours => (Layout::Planes, 0),
@@ -200,11 +207,13 @@ impl Encoder {
     }
 
     /// Plan every layout the options allow and choose the smallest.
-    fn plan(&mut self, planes: &Planes, alphabet: usize) -> Chosen {
+    /// `ends` are the least and the greatest symbol, if the quantiser knows.
+    fn plan(&mut self, planes: &Planes, alphabet: usize, ends: Option<[u8; 2]>) -> Chosen {
         let natural = Order::Natural(self.symbols.len());
-        if let LayoutChoice::CsrJoint(reshape) | LayoutChoice::CsrSeparate(reshape) = self.options.layout
-            && self.options.profile.is_none()
-        {
+        if self.options.profile.is_some() {
+            return self.plan_profile(planes, alphabet, ends);
+        }
+        if let LayoutChoice::CsrJoint(reshape) | LayoutChoice::CsrSeparate(reshape) = self.options.layout {
             return self.plan_csr(alphabet, reshape);
         }
         if let Some(symbol) = self.counts.iter().position(|&n| n as usize == self.symbols.len()) {
@@ -213,9 +222,6 @@ impl Encoder {
         }
         let target = self.options.target;
         let options = &self.options;
-        if options.profile.is_some() {
-            return self.plan_profile(planes, alphabet);
-        }
         let plan = &mut self.order_0;
         match options.coder {
             CoderChoice::Packed => plan.set_packed(natural, alphabet),
@@ -252,11 +258,19 @@ impl Encoder {
         chosen
     }
 
-    fn plan_profile(&mut self, planes: &Planes, alphabet: usize) -> Chosen {
+    fn plan_profile(&mut self, planes: &Planes, alphabet: usize, ends: Option<[u8; 2]>) -> Chosen {
         let Some(profile) = &self.options.profile else { return Chosen::Order0 };
+        let natural = Order::Natural(self.symbols.len());
+        if let Some([least, greatest]) = ends
+            && least == greatest
+        {
+            self.order_0.set_constant(natural, alphabet, least.into());
+            return Chosen::Order0;
+        }
         let (path, target) = (self.path, self.options.target);
-        self.neighbours.set_profile(path, &self.symbols, profile.model(), planes, alphabet, target);
-        self.or_packed(Chosen::Neighbours, Order::Natural(self.symbols.len()), alphabet)
+        let lengths = (profile.lengths(), alphabet);
+        self.neighbours.set_profile(path, &self.symbols, lengths, planes, target);
+        self.or_packed(Chosen::Neighbours, natural, alphabet)
     }
 
     fn plan_csr(&mut self, alphabet: usize, reshape: Reshape) -> Chosen {
@@ -279,7 +293,7 @@ impl Encoder {
             Layout::CsrSeparate { rows }
         } else {
             let order = Order::Natural(concatenated.len());
-            histogram::count(concatenated, alphabet, counts);
+            histogram::count(self.path, concatenated, alphabet, counts);
             match counts.iter().position(|&n| n as usize == concatenated.len()) {
                 Some(symbol) => plan.set_constant(order, alphabet, symbol),
                 None => plan.set_order_0(Coder::Rans, order, counts, target),
@@ -322,13 +336,17 @@ impl Encoder {
                 chunks: 0,
             });
         }
-        if matches!(self.quantize(elements, &planes)?, Quantized::Constant) {
+        let quantized = self.quantize(elements, &planes)?;
+        let Quantized::Symbols { ends } = quantized else {
             write_constant(elements[0], shape, &mut frame);
             let bytes = frame.len() as f64;
             return Ok(Estimate { bytes, entropy_bits: 0.0, model_bytes: 0, tables: 0, lanes: 0, chunks: 0 });
-        }
+        };
         let alphabet = self.dequantizer.as_ref().map_or(2, |map| usize::from(map.levels()));
-        let chosen = self.plan(&planes, alphabet);
+        let chosen = self.plan(&planes, alphabet, ends);
+        if let (Chosen::Neighbours, Some(profile)) = (chosen, &self.options.profile) {
+            self.neighbours.count_profile(self.path, &self.symbols, &planes, profile.model());
+        }
         let (plan, layout, nonzeros) = match chosen {
             Chosen::Order0 => (&self.order_0, Layout::Natural, 0),
             Chosen::Neighbours => (&self.neighbours, Layout::Planes, 0),

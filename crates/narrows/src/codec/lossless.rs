@@ -98,7 +98,7 @@ impl Planner {
             writer.write(&self.exponents, &self.plan, &self.plan.model, frame);
         }
         for (mantissas, bits) in self.mantissas.iter().zip(format.mantissa_planes()) {
-            plan_natural(&mut self.plan, mantissas, 1 << bits, &mut self.counts, options);
+            plan_natural(writer.path, &mut self.plan, mantissas, 1 << bits, &mut self.counts, options);
             writer.write(mantissas, &self.plan, &self.plan.model, frame);
         }
         frame::write_checksum(frame, 0);
@@ -128,7 +128,7 @@ impl Planner {
         planes: &Planes,
         options: &EncodeOptions,
     ) -> bool {
-        plan_natural(&mut self.plan, &self.exponents, alphabet, &mut self.counts, options);
+        plan_natural(path, &mut self.plan, &self.exponents, alphabet, &mut self.counts, options);
         if planes.positions() == 1 || self.plan.coder == Coder::Constant {
             return false;
         }
@@ -143,6 +143,7 @@ impl Planner {
 
 /// Plan symbols in natural order: one table, or packed, or constant, whichever is smallest.
 fn plan_natural(
+    path: Path,
     plan: &mut Plan,
     symbols: &[u8],
     alphabet: usize,
@@ -150,7 +151,7 @@ fn plan_natural(
     options: &EncodeOptions,
 ) {
     let order = Order::Natural(symbols.len());
-    histogram::count(symbols, alphabet, counts);
+    histogram::count(path, symbols, alphabet, counts);
     if let Some(symbol) = counts.iter().position(|&n| n as usize == symbols.len()) {
         return plan.set_constant(order, alphabet, symbol);
     }

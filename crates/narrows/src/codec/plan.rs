@@ -8,6 +8,8 @@ use crate::frame::varint_length;
 use crate::layout::{Planes, Rows};
 use crate::model::bins::BinCounter;
 use crate::model::coding::{self, Scale};
+use crate::model::lengths::Lengths;
+use crate::model::neighbours::Neighbours;
 use crate::model::{Classes, Context, Model, histogram};
 use crate::rans;
 use crate::tans;
@@ -36,6 +38,7 @@ pub(crate) struct Plan {
     /// Symbols counted by table.
     counts: Vec<u32>,
     bins: BinCounter,
+    edges: Vec<u8>,
     weights: Vec<u32>,
 }
 
@@ -54,6 +57,7 @@ impl Default for Plan {
             symbol_bits: 0.0,
             counts: Vec::new(),
             bins: BinCounter::default(),
+            edges: Vec::new(),
             weights: Vec::new(),
         }
     }
@@ -105,16 +109,16 @@ impl Plan {
         let order = Order::Planes(*planes);
         self.start(Coder::Rans, order, alphabet);
         let rows = order.rows(rans::MAX_LANES);
-        let chunks = (&rows, rows.count().max(1));
-        self.bins.count(path, symbols, planes, chunks, alphabet, &mut self.counts);
+        let symbols = Neighbours::in_one_chunk(symbols, planes, &rows);
+        self.bins.count(path, &symbols, alphabet, &mut self.counts);
         let classes = Classes::merge(alphabet, &mut self.counts, BITS_PER_ENTRY);
         self.model.context = Context::Neighbours(classes);
         self.fit_tables();
         self.arrange(target);
         if self.chunks_cut_planes() {
             // Symbols where chunks begin have other contexts than was counted.
-            let chunks = (&self.rows, self.chunk_rows);
-            self.bins.count(path, symbols, planes, chunks, alphabet, &mut self.counts);
+            let symbols = Neighbours { rows: &self.rows, chunk_rows: self.chunk_rows, ..symbols };
+            self.bins.count(path, &symbols, alphabet, &mut self.counts);
             let Context::Neighbours(classes) = &self.model.context else { unreachable!("it was just set") };
             classes.fold(&mut self.counts);
             self.fit_tables();
@@ -132,27 +136,31 @@ impl Plan {
         self.arrange(target);
     }
 
-    /// A profile's model; `symbols` are in row-major order.
+    /// A profile's model, whose symbols have these lengths; `symbols` are in row-major order.
     pub(crate) fn set_profile(
         &mut self,
         path: Path,
         symbols: &[u8],
-        model: &Model,
+        (lengths, alphabet): (&Lengths, usize),
         planes: &Planes,
-        alphabet: usize,
         target: Target,
     ) {
         let order = Order::Planes(*planes);
         self.start(Coder::Rans, order, alphabet);
         self.from_profile = true;
         let rows = order.rows(rans::MAX_LANES);
-        let chunks = (&rows, rows.count().max(1));
-        self.bins.count(path, symbols, planes, chunks, alphabet, &mut self.counts);
+        let symbols = Neighbours::in_one_chunk(symbols, planes, &rows);
+        self.symbol_bits = lengths.bits(path, &symbols, &mut self.edges);
+        self.arrange(target);
+    }
+
+    /// Count the symbols of a plan with a profile by its tables, for their entropy.
+    pub(crate) fn count_profile(&mut self, path: Path, symbols: &[u8], planes: &Planes, model: &Model) {
+        let symbols = Neighbours::in_one_chunk(symbols, planes, &self.rows);
+        self.bins.count(path, &symbols, self.alphabet, &mut self.counts);
         if let Context::Neighbours(classes) = &model.context {
             classes.fold(&mut self.counts);
         }
-        self.symbol_bits = model.cost_bits(&self.counts);
-        self.arrange(target);
     }
 
     /// Whether a chunk starts within a plane, so that symbols there have other contexts than was counted.

@@ -72,6 +72,11 @@ impl Classes {
         counts.truncate(self.count * alphabet);
     }
 
+    /// The class of each bin.
+    pub(crate) const fn of_bins(&self) -> &[u8; MAX_BINS] {
+        &self.of_bin
+    }
+
     /// Classes whose first bins (all but the first class's, which is 0) are `starts`.
     fn from_starts(alphabet: usize, starts: &[usize]) -> Self {
         let mut classes = Self { alphabet, count: starts.len() + 1, of_bin: [0; MAX_BINS] };

@@ -4,7 +4,9 @@ pub(crate) mod bins;
 pub(crate) mod coding;
 pub(crate) mod context;
 pub(crate) mod histogram;
+pub(crate) mod lengths;
 mod log2;
+pub(crate) mod neighbours;
 pub(crate) mod table;
 pub(crate) mod tally;
 

@@ -107,7 +107,11 @@ pub(crate) enum Quantized {
     /// Every element has the same value; there is nothing to quantise.
     Constant,
     /// Symbols were written, to be undone with the dequantiser.
-    Symbols,
+    Symbols {
+        /// The symbol of the smallest element and that of the largest, if one map made them all: no other
+        /// symbol lies outside.
+        ends: Option<[u8; 2]>,
+    },
 }
 
 /// Quantise `elements` (row-major) into `symbols`, count them and set `dequantizer`; `planes` says where
@@ -138,29 +142,31 @@ pub(crate) fn quantize<T: Element>(
             Affine::from_range(min, max, levels)
         }
         Quantizer::PerChannel { bits, clip } => {
-            per_channel(bits, clip, elements, planes, symbols, dequantizer, scratch);
-            tally.start(dequantizer.levels().into());
-            tally.add(path, symbols);
-            return Ok(Quantized::Symbols);
+            per_channel(path, (bits, clip), elements, planes, symbols, dequantizer, scratch);
+            if let Some(tally) = tally {
+                tally.start(dequantizer.levels().into());
+                tally.add(path, symbols);
+            }
+            return Ok(Quantized::Symbols { ends: None });
         }
         Quantizer::Lossless => unreachable!("lossless tensors are not quantised"),
     };
     *dequantizer = Dequantizer::Tensor(affine);
-    tally.start(affine.levels().into());
     symbols::quantize(path, &affine, largest, elements, symbols, tally);
-    Ok(Quantized::Symbols)
+    Ok(Quantized::Symbols { ends: Some([min, max].map(affine.quantizer())) })
 }
 
 /// Where a quantiser writes.
 pub(crate) struct Output<'a> {
     pub(crate) symbols: &'a mut Vec<u8>,
-    pub(crate) tally: &'a mut Tally,
+    /// Not wanted where a profile says what symbols cost.
+    pub(crate) tally: Option<&'a mut Tally>,
     pub(crate) dequantizer: &'a mut Dequantizer,
 }
 
 fn per_channel<T: Element>(
-    bits: u8,
-    clip: Clip,
+    path: Path,
+    (bits, clip): (u8, Clip),
     elements: &[T],
     planes: &Planes,
     symbols: &mut [u8],
@@ -176,17 +182,20 @@ fn per_channel<T: Element>(
     for channel in 0..planes.channels() {
         let of_channel = || planes.channel_offsets(channel).map(|offset| elements[offset].to_f32());
         let (mut min, mut max) = (f32::INFINITY, f32::NEG_INFINITY);
-        of_channel().for_each(|x| (min, max) = (min.min(x), max.max(x)));
+        for run in planes.channel_runs(channel) {
+            let (low, high) = range::extremes(path, &elements[run]).expect("all were found to be finite");
+            (min, max) = (min.min(low), max.max(high));
+        }
         let affine = if min < max {
-            let (min, max) = range::clipped(clip, of_channel(), min, max, levels, scratch);
-            Affine::from_range(min, max, levels).with_short_step()
+            let (low, high) = range::clipped(clip, of_channel(), min, max, levels, scratch);
+            Affine::from_range(low, high, levels).with_short_step()
         } else {
             Affine::of_constant(min, levels)
         };
-        let quantize = affine.quantizer();
-        planes
-            .channel_offsets(channel)
-            .for_each(|offset| symbols[offset] = quantize(elements[offset].to_f32()));
+        for run in planes.channel_runs(channel) {
+            let largest = max.max(-min);
+            symbols::quantize(path, &affine, largest, &elements[run.clone()], &mut symbols[run], None);
+        }
         maps.push(affine);
     }
 }

@@ -19,11 +19,7 @@ pub(crate) struct Scratch {
 
 /// The smallest and largest of finite elements, with one zero for both signs; `(0, 0)` if there are none.
 pub(crate) fn finite_range<T: Element>(path: Path, elements: &[T]) -> Result<(f32, f32)> {
-    let extremes = match path {
-        Path::Reference => extremes(elements),
-        _ => scan::extremes(path, elements),
-    };
-    match extremes {
+    match extremes(path, elements) {
         Some(extremes) => Ok(extremes),
         None if elements.is_empty() => Ok((0.0, 0.0)),
         None => {
@@ -33,8 +29,12 @@ pub(crate) fn finite_range<T: Element>(path: Path, elements: &[T]) -> Result<(f3
     }
 }
 
-/// What every path's scan must find: the smallest and the largest element, if there are any and all are finite.
-fn extremes<T: Element>(elements: &[T]) -> Option<(f32, f32)> {
+/// The smallest and the largest element, if there are any and all are finite.
+pub(super) fn extremes<T: Element>(path: Path, elements: &[T]) -> Option<(f32, f32)> {
+    // What every path's scan must find; it is faster too where vectors would stay empty.
+    if path != Path::Reference && elements.len() > 8 {
+        return scan::extremes(path, elements);
+    }
     let (mut min, mut max, mut finite) = (f32::INFINITY, f32::NEG_INFINITY, true);
     for x in elements.iter().map(|&x| x.to_f32()) {
         finite &= x.is_finite();

@@ -46,13 +46,13 @@ for_paths! {
 fn kernel_f32<const FUSED: bool>(elements: &[f32]) -> Option<(f32, f32)> {
     let mut min = [f32::INFINITY; LANES];
     let mut max = [f32::NEG_INFINITY; LANES];
-    // 0 as long as all are finite: infinity less itself, or times 0, is NaN, and NaN stays. Where one instruction
+    // 0 as long as all are finite: infinity times 0 is NaN, and NaN stays. Where one instruction
     // multiplies and adds, that is one operation less.
     let mut poison = [0.0_f32; LANES];
     let mut take = |lane: usize, x: f32| {
         min[lane] = if x < min[lane] { x } else { min[lane] };
         max[lane] = if x > max[lane] { x } else { max[lane] };
-        poison[lane] = if FUSED { x.mul_add(0.0, poison[lane]) } else { poison[lane] + (x - x) };
+        poison[lane] = if FUSED { x.mul_add(0.0, poison[lane]) } else { poison[lane] + x * 0.0 };
     };
     // The first block whole, then from a cache line's start on: some elements are looked at twice.
     let head = to_line(elements, LANES);

@@ -8,14 +8,14 @@
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 
-use std::sync::OnceLock;
-
+#[cfg(target_arch = "x86_64")]
 use crate::cpu::Path;
 
 /// `path` where the processor has its instructions, the portable one where not. What makes it safe to call a
 /// function compiled for a path.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn usable(path: Path) -> Path {
-    static USABLE: OnceLock<[Path; Path::ALL.len()]> = OnceLock::new();
+    static USABLE: std::sync::OnceLock<[Path; Path::ALL.len()]> = std::sync::OnceLock::new();
     USABLE.get_or_init(|| Path::ALL.map(Path::or_portable))[path as usize]
 }
 
@@ -31,7 +31,7 @@ pub(crate) fn to_line<T>(elements: &[T], block: usize) -> usize {
     if elements.len() >= block && before < block { before } else { 0 }
 }
 
-/// Defines a function that takes a [`Path`] and runs a kernel compiled for it: the kernel after `=`, or
+/// Defines a function that takes a [`Path`](crate::cpu::Path) and runs a kernel compiled for it: the kernel after `=`, or
 /// for AVX-512 the one after `avx512`, if there is one. Kernels are `#[inline(always)]`, or have the
 /// path's target features themselves.
 macro_rules! for_paths {

@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn rows_of_planes_and_back_on_every_path() {
-        let bytes: Vec<u8> = (0..40_u32 * 200).map(|i| (i * i >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..40_u32 * 200).map(|i| ((i * i) >> 3) as u8).collect();
         for path in Path::ALL.into_iter().filter(|path| path.is_available()) {
             for width in 1..=40 {
                 for positions in (1..70).chain([127, 128, 129, 200]) {

@@ -8,7 +8,8 @@ use std::arch::x86_64::{
     _mm512_test_epi16_mask,
 };
 
-use super::{BLOCK, Index, NO_ABOVE, NO_LEFT, Run, SMALL, TABLES, increment};
+use super::{BLOCK, Index, SMALL, TABLES, increment};
+use crate::model::neighbours::{NO_ABOVE, NO_LEFT, Run};
 use crate::simd::avx512::{load_part, store};
 
 /// Symbols of a step.
@@ -24,19 +25,7 @@ pub(super) fn small(tables: &mut [[u32; SMALL]; TABLES], run: Run<'_>, index: In
     let (mut filled, mut zeros) = (0, 0);
     for start in (0..run.symbols.len()).step_by(STEP) {
         let part = start..run.symbols.len().min(start + STEP);
-        let (left, above) = (load_part(&run.left[part.clone()]), load_part(&run.above[part.clone()]));
-        let (mut left, mut above) = (left, above);
-        if !run.edges.is_empty() {
-            let edges = load_part(&run.edges[part.clone()]);
-            let no_left = _mm512_test_epi8_mask(edges, _mm512_set1_epi8(NO_LEFT as i8));
-            let no_above = _mm512_test_epi8_mask(edges, _mm512_set1_epi8(NO_ABOVE as i8));
-            // Where both are missing, neither counts.
-            let one = !(no_left & no_above);
-            (left, above) = (
-                _mm512_maskz_mov_epi8(one, _mm512_mask_mov_epi8(left, no_left, above)),
-                _mm512_maskz_mov_epi8(one, _mm512_mask_mov_epi8(above, no_above, left)),
-            );
-        }
+        let (left, above) = neighbours(&run.part(part.clone()));
         let symbols = load_part(&run.symbols[part.clone()]);
         zeros += part.len() as u32;
         for half in 0..2 {
@@ -61,4 +50,23 @@ pub(super) fn small(tables: &mut [[u32; SMALL]; TABLES], run: Run<'_>, index: In
     }
     increment(tables, &indices[..filled]);
     tables[0][0] += zeros;
+}
+
+/// What counts for the left and the upper neighbour of up to 64 symbols.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,bmi2")]
+pub(in crate::model) fn neighbours(run: &Run<'_>) -> (__m512i, __m512i) {
+    let (left, above) = (load_part(run.left), load_part(run.above));
+    if run.edges.is_empty() {
+        return (left, above);
+    }
+    let edges = load_part(run.edges);
+    let no_left = _mm512_test_epi8_mask(edges, _mm512_set1_epi8(NO_LEFT as i8));
+    let no_above = _mm512_test_epi8_mask(edges, _mm512_set1_epi8(NO_ABOVE as i8));
+    // Where both are missing, neither counts.
+    let one = !(no_left & no_above);
+    (
+        _mm512_maskz_mov_epi8(one, _mm512_mask_mov_epi8(left, no_left, above)),
+        _mm512_maskz_mov_epi8(one, _mm512_mask_mov_epi8(above, no_above, left)),
+    )
 }

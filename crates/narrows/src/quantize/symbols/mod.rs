@@ -38,21 +38,29 @@ struct Map {
 }
 
 /// Quantise `elements`, none of them larger in magnitude than `largest`, into `symbols` (as many) and
-/// count them.
+/// count them, if there is a tally.
 pub(super) fn quantize<T: Element>(
     path: Path,
     affine: &Affine,
     largest: f32,
     elements: &[T],
     symbols: &mut [u8],
-    tally: &mut Tally,
+    mut tally: Option<&mut Tally>,
 ) {
+    if let Some(tally) = &mut tally {
+        tally.start(affine.levels().into());
+    }
+    let mut count = |symbols: &[u8]| {
+        if let Some(tally) = &mut tally {
+            tally.add(path, symbols);
+        }
+    };
     let reciprocal = 1.0 / affine.step();
     let plain = affine.zero().unsigned_abs() <= SMALL_ZERO && largest * reciprocal < LARGE;
-    if path == Path::Reference || !plain {
+    if path == Path::Reference || !plain || elements.len() < 8 {
         let quantize = affine.quantizer();
         elements.iter().zip(symbols.iter_mut()).for_each(|(x, symbol)| *symbol = quantize(x.to_f32()));
-        return tally.add(path, symbols);
+        return count(symbols);
     }
     let (zero, top) = (affine.zero(), i32::from(affine.levels()) - 1);
     let map = Map { reciprocal, low: -zero as f32, high: (top - zero) as f32, zero: zero as u8 };
@@ -67,7 +75,7 @@ pub(super) fn quantize<T: Element>(
             Elements::F16(block) => quantize_f16(path, map, bytemuck::cast_slice(block), out),
             Elements::Bf16(block) => quantize_bf16(path, map, bytemuck::cast_slice(block), out),
         }
-        tally.add(path, out);
+        count(out);
         (elements, symbols, next) = (rest, out_rest, BLOCK);
     }
 }
