@@ -26,7 +26,7 @@ impl Tans {
     /// `symbols` of `alphabet` kinds, on `2^state_bits` states, in the encoder's choice of lanes and chunks.
     pub fn new(symbols: Vec<u8>, alphabet: usize, state_bits: u32, target: Target) -> Self {
         let (mut plan, mut counts) = (Plan::default(), Vec::new());
-        histogram::count(&symbols, alphabet, &mut counts);
+        histogram::count(Path::best(), &symbols, alphabet, &mut counts);
         plan.set_order_0(Coder::Tans { state_bits }, Order::Natural(symbols.len()), &counts, target);
         Self {
             decoded: vec![0; symbols.len()],
