@@ -122,7 +122,7 @@ fn run_to_end<S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: u
     mut rows: usize,
 ) -> bool {
     while rows > 0 {
-        rows -= simd.vectorize(Rows::<LEVELS, CLASS_BITS, CHUNKS, FITTING> { tables, chunks, rows });
+        rows -= simd.vectorize(Rows::<LEVELS, CLASS_BITS, CHUNKS, FITTING> { tables, chunks, count: rows });
         if rows == 0 {
             break;
         }
@@ -139,7 +139,8 @@ fn run_to_end<S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: u
 struct Rows<'a, 'b, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize, const FITTING: bool> {
     tables: &'a DecodeTables,
     chunks: &'a mut [Chunk<'b>; CHUNKS],
-    rows: usize,
+    /// How many.
+    count: usize,
 }
 
 impl<const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize, const FITTING: bool> Job
@@ -149,7 +150,7 @@ impl<const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize, const FITTIN
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> usize {
-        let Self { tables, chunks, rows } = self;
+        let Self { tables, chunks, count: rows } = self;
         let decoder = RowDecoder::<S, LEVELS, CLASS_BITS, FITTING>::new(simd, tables);
         let active = simd.first(chunks[0].walk.width);
         let mut lanes = [Lanes { low: simd.splat(0), high: simd.splat(0), left: simd.splat(0) }; CHUNKS];
@@ -218,29 +219,25 @@ pub(super) fn row_at<'a, const FITTING: bool>(
     spare: &'a mut ByteRow,
 ) -> &'a ByteRow {
     let rest = &symbols[start..];
-    match rest.first_chunk() {
-        Some(row) => row,
-        None => {
-            assert!(!FITTING, "a row fits");
-            spare[..rest.len()].copy_from_slice(rest);
-            spare
-        }
+    if let Some(row) = rest.first_chunk() {
+        return row;
     }
+    assert!(!FITTING, "a row fits");
+    spare[..rest.len()].copy_from_slice(rest);
+    spare
 }
 
 /// 32 symbols to `start` and on, as far as there is room: what a narrower row has too many, later rows write over.
 #[inline(always)]
 fn store_at<S: Simd, const FITTING: bool>(simd: S, lanes: S::Lanes, symbols: &mut [u8], start: usize) {
     let rest = &mut symbols[start..];
-    match rest.first_chunk_mut() {
-        Some(row) => simd.narrow(lanes, row),
-        None => {
-            assert!(!FITTING, "a row fits");
-            let mut row = [0; _];
-            simd.narrow(lanes, &mut row);
-            rest.copy_from_slice(&row[..rest.len()]);
-        }
+    if let Some(row) = rest.first_chunk_mut() {
+        return simd.narrow(lanes, row);
     }
+    assert!(!FITTING, "a row fits");
+    let mut row = [0; _];
+    simd.narrow(lanes, &mut row);
+    rest.copy_from_slice(&row[..rest.len()]);
 }
 
 /// `value` in every lane, without the compiler's knowledge: what it makes of adding a constant under a mask is

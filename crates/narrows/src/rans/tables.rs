@@ -152,14 +152,20 @@ pub(super) struct DecodeTables {
     /// By class and symbol: `f << (16 - b)`, and `c`.
     pub(super) scaled: Bank,
     pub(super) cumulative: Bank,
-    pub(super) memory: Option<Box<DecodeMemory>>,
+    pub(super) memory: Option<DecodeMemory>,
 }
 
 /// Tables to decode with in memory.
 pub(super) struct DecodeMemory {
-    pub(super) slots: Slots,
+    pub(super) slots: Box<Slots>,
     /// `f << (16 - b)`, and `c` above it.
-    pub(super) pairs: Pairs,
+    pub(super) pairs: Box<Pairs>,
+}
+
+impl Default for DecodeMemory {
+    fn default() -> Self {
+        Self { slots: zeros(), pairs: zeros() }
+    }
 }
 
 /// Tables to encode with.
@@ -203,7 +209,7 @@ impl Divisor {
     /// `1 + r <= 2^14`, less than `1 / f`: it lies in `x / f .. (x + 1) / f`, where no whole number but `x / f` can be.
     #[inline(always)]
     pub(super) fn quotient(&self, x: u32) -> u32 {
-        (u128::from(u64::from(x) + 1) * u128::from(self.reciprocal) >> 64) as u32
+        ((u128::from(u64::from(x) + 1) * u128::from(self.reciprocal)) >> 64) as u32
     }
 }
 
@@ -217,7 +223,8 @@ impl Default for Bank {
     }
 }
 
-/// A box of zeros.
+/// Zeros that never lie on the stack.
+#[allow(clippy::unnecessary_box_returns, reason = "arrays of up to 128 KiB")]
 fn zeros<T: Copy + Default, const N: usize>() -> Box<[T; N]> {
     vec![T::default(); N].try_into().unwrap_or_else(|_| unreachable!("a vector of N"))
 }
@@ -230,9 +237,7 @@ impl DecodeTables {
         }
         let (levels, _) = self.basis.kernel.bits();
         if self.basis.is_wide() {
-            let memory = self
-                .memory
-                .get_or_insert_with(|| Box::new(DecodeMemory { slots: *zeros(), pairs: *zeros() }));
+            let memory = self.memory.get_or_insert_default();
             for (class, table) in model.tables().iter().enumerate() {
                 memory.set(class, table);
             }
