@@ -15,7 +15,7 @@
 
 use super::LOWER_BOUND;
 use super::simd::{ByteRow, Job, Row, Simd, WINDOW, for_each_chunk};
-use super::tables::DecodeTables;
+use super::tables::{DecodeTables, Place};
 use super::walk::Walk;
 
 /// The words of a chunk, in windows that are whole even at their end.
@@ -253,7 +253,7 @@ struct RowDecoder<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const F
     tables: &'a DecodeTables,
     slot_mask: S::Lanes,
     one: S::Lanes,
-    boundaries: [S::Bank; 6],
+    boundaries: [S::Bank; 8],
     scaled: S::Bank,
     cumulative: S::Bank,
     class_of_bin: S::Bytes,
@@ -278,6 +278,8 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
                 bank(&b[3], CLASS_BITS + 3),
                 bank(&b[4], CLASS_BITS + 4),
                 bank(&b[5], CLASS_BITS + 5),
+                bank(&b[6], CLASS_BITS + 6),
+                bank(&b[7], CLASS_BITS + 7),
             ],
             scaled: bank(&tables.scaled, CLASS_BITS + LEVELS),
             cumulative: bank(&tables.cumulative, CLASS_BITS + LEVELS),
@@ -328,14 +330,30 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
     #[inline(always)]
     fn find(&self, class: S::Lanes, slot: S::Lanes) -> (S::Lanes, S::Lanes, S::Lanes) {
         let simd = self.simd;
-        if LEVELS > 6 {
+        let tables = self.tables;
+        let index_bits = CLASS_BITS + LEVELS;
+        let place = const { Place::of(CLASS_BITS + LEVELS, S::BANK_BITS) };
+        let index = if matches!(place, Place::Memory) {
             // Without them there are no rows to decode: the model was not set.
-            let Some(memory) = &self.tables.memory else { return (slot, slot, slot) };
-            let symbol = simd.look_up_slot(&memory.slots, class, slot, self.tables.basis.bits);
-            let index = simd.add(simd.shift_left(class, LEVELS), symbol);
-            let (scaled, c) = simd.look_up_pair(&memory.pairs, index);
-            return (symbol, scaled, c);
-        }
+            let Some(slots) = &tables.slots else { return (slot, slot, slot) };
+            let symbol = simd.look_up_slot(slots, class, slot, tables.basis.bits);
+            simd.add(simd.shift_left(class, LEVELS), symbol)
+        } else {
+            self.search(class, slot)
+        };
+        let (scaled, c) = if matches!(place, Place::Registers) {
+            (simd.look_up(&self.scaled, index, index_bits), simd.look_up(&self.cumulative, index, index_bits))
+        } else {
+            let Some(pairs) = &tables.pairs else { return (slot, slot, slot) };
+            simd.look_up_pair(pairs, index)
+        };
+        let symbol = if CLASS_BITS == 0 { index } else { simd.and(index, simd.splat((1 << LEVELS) - 1)) };
+        (symbol, scaled, c)
+    }
+
+    /// `class << LEVELS | symbol`, bit by bit.
+    #[inline(always)]
+    fn search(&self, class: S::Lanes, slot: S::Lanes) -> S::Lanes {
         let mut index = class;
         index = self.next_bit(index, slot, 0);
         index = self.next_bit(index, slot, 1);
@@ -349,10 +367,13 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
         if LEVELS > 5 {
             index = self.next_bit(index, slot, 5);
         }
-        let scaled = simd.look_up(&self.scaled, index, CLASS_BITS + LEVELS);
-        let c = simd.look_up(&self.cumulative, index, CLASS_BITS + LEVELS);
-        let symbol = if CLASS_BITS == 0 { index } else { simd.and(index, simd.splat((1 << LEVELS) - 1)) };
-        (symbol, scaled, c)
+        if LEVELS > 6 {
+            index = self.next_bit(index, slot, 6);
+        }
+        if LEVELS > 7 {
+            index = self.next_bit(index, slot, 7);
+        }
+        index
     }
 
     /// A class and the first `level` bits of a symbol, and the next bit.

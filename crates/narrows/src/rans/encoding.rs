@@ -191,12 +191,12 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
     ) -> (S::Lanes, S::Lanes, usize) {
         let simd = self.simd;
         let bits = self.tables.basis.bits;
-        let (f, c) = if LEVELS > 6 {
+        let bank_bits = CLASS_BITS + LEVELS;
+        let (f, c) = if bank_bits > S::BANK_BITS {
             // Without them there are no rows to encode: the model was not set.
             let Some(pairs) = &self.tables.pairs else { return (low, high, 0) };
             simd.look_up_pair(pairs, index)
         } else {
-            let bank_bits = CLASS_BITS + LEVELS;
             (
                 simd.look_up(&self.frequency, index, bank_bits),
                 simd.look_up(&self.cumulative, index, bank_bits),

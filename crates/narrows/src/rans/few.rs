@@ -5,9 +5,9 @@ use std::hint::select_unpredictable;
 
 use super::decoding;
 use super::encoding;
-use super::simd::{MOST_BITS, WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, WINDOW};
+use super::simd::{MOST_BITS, Pairs, Slots, WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, WINDOW};
 
-use super::tables::{Basis, DecodeMemory, DecodeTables, Divisors, EncodeTables};
+use super::tables::{Basis, DecodeTables, Divisors, EncodeTables};
 use super::walk::Walk;
 use super::{LOWER_BOUND, MAX_LANES};
 
@@ -21,7 +21,7 @@ pub(super) fn covers(lanes: usize) -> bool {
 
 /// As [`decoding::decode_rows`], for rows that are [covered](covers) and tables in memory.
 pub(super) fn decode_rows(tables: &DecodeTables, chunk: &mut decoding::Chunk<'_>, rows: usize) -> bool {
-    let Some(memory) = &tables.memory else { return false };
+    let (Some(slots), Some(pairs)) = (&tables.slots, &tables.pairs) else { return false };
     let contexts = tables.basis.has_classes();
     let mut left = rows;
     loop {
@@ -35,7 +35,7 @@ pub(super) fn decode_rows(tables: &DecodeTables, chunk: &mut decoding::Chunk<'_>
             (4, true) => decode::<4, true>,
             (_, true) => decode::<8, true>,
         };
-        left -= decode(&tables.basis, memory, chunk, left);
+        left -= decode(&tables.basis, (slots, pairs), chunk, left);
         if left == 0 {
             return true;
         }
@@ -48,7 +48,7 @@ pub(super) fn decode_rows(tables: &DecodeTables, chunk: &mut decoding::Chunk<'_>
 /// As many rows as there are windows of words for; gives their number.
 fn decode<const LANES: usize, const CONTEXTS: bool>(
     basis: &Basis,
-    memory: &DecodeMemory,
+    (slots, pairs): (&Slots, &Pairs),
     chunk: &mut decoding::Chunk<'_>,
     rows: usize,
 ) -> usize {
@@ -70,8 +70,8 @@ fn decode<const LANES: usize, const CONTEXTS: bool>(
         for lane in 0..LANES {
             let (x, class) = (states[lane], classes[lane]);
             let slot = x & mask;
-            let symbol = usize::from(memory.slots[class << bits | slot as usize]);
-            let pair = memory.pairs[class << WIDE_SYMBOL_BITS | symbol];
+            let symbol = usize::from(slots[class << bits | slot as usize]);
+            let pair = pairs[class << WIDE_SYMBOL_BITS | symbol];
             // `scaled * (x - slot) >> 16` is `f * (x >> b)`: see `decoding.rs`.
             let (scaled, c) = (u64::from(pair & 0xffff), pair >> 16);
             let x = ((scaled * u64::from(x - slot)) >> 16) as u32 + (slot - c);
