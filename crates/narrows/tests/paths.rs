@@ -81,7 +81,7 @@ fn damaged_streams_are_told_alike() {
         let mut decoders: Vec<_> = paths().map(|path| SymbolDecoder::default().with_path(path)).collect();
         for _ in 0..60 {
             let mut damaged = stream.clone();
-            for _ in 0..1 + random.bits() % 3 {
+            for _ in 0..=random.bits() % 3 {
                 let place = random.bits() as usize % damaged.len();
                 damaged[place] = random.bits() as u8;
             }
@@ -118,7 +118,7 @@ fn tensors_of_any_shape_and_type() {
         let halves: Vec<f16> = data.iter().map(|&x| f16::from_f32(x)).collect();
         let brains: Vec<bf16> = data.iter().map(|&x| bf16::from_f32(x)).collect();
         for bits in [1, 2, 3, 4, 5, 6, 8] {
-            for layout in layouts.clone() {
+            for layout in layouts {
                 let coder = if bits == 3 { CoderChoice::Rans } else { CoderChoice::Auto };
                 let options = EncodeOptions { layout, coder, ..EncodeOptions::bits(bits) };
                 check_frames(&TensorView::new(&data, dims).unwrap(), &options);
@@ -146,7 +146,7 @@ fn frames_of_every_kind_with_and_without_damage() {
             let damaged = with_checksum(damaged);
             let decode = |decoder: &mut Decoder| {
                 // Bytes, since not every number equals itself.
-                decoder.decode(&damaged).map(|tensor| (tensor.shape().clone(), tensor.to_le_bytes()))
+                decoder.decode(&damaged).map(|tensor| (*tensor.shape(), tensor.to_le_bytes()))
             };
             let results: Vec<_> = decoders.iter_mut().map(decode).collect();
             assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{name}");

@@ -26,12 +26,12 @@ macro_rules! with_bits {
             Kernel::Of16 => $coder.$call::<4, 0>($($argument),*),
             Kernel::Of32 => $coder.$call::<5, 0>($($argument),*),
             Kernel::Of64 => $coder.$call::<6, 0>($($argument),*),
-            Kernel::Wide => $coder.$call::<8, 0>($($argument),*),
+            Kernel::Of256 => $coder.$call::<8, 0>($($argument),*),
             Kernel::Of8In8 => $coder.$call::<3, 3>($($argument),*),
             Kernel::Of16In4 => $coder.$call::<4, 2>($($argument),*),
             Kernel::Of16In8 => $coder.$call::<4, 3>($($argument),*),
-            Kernel::Of32In4 => $coder.$call::<5, 2>($($argument),*),
-            Kernel::WideIn8 => $coder.$call::<8, 3>($($argument),*),
+            Kernel::Of32In8 => $coder.$call::<5, 3>($($argument),*),
+            Kernel::Of256In8 => $coder.$call::<8, 3>($($argument),*),
         }
     };
 }

@@ -15,7 +15,7 @@
 
 use super::LOWER_BOUND;
 use super::simd::{ByteRow, Job, Row, Simd, WINDOW, for_each_chunk};
-use super::tables::DecodeTables;
+use super::tables::{DecodeTables, Place};
 use super::walk::Walk;
 
 /// The words of a chunk, in windows that are whole even at their end.
@@ -122,7 +122,7 @@ fn run_to_end<S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: u
     mut rows: usize,
 ) -> bool {
     while rows > 0 {
-        rows -= simd.vectorize(Rows::<LEVELS, CLASS_BITS, CHUNKS, FITTING> { tables, chunks, rows });
+        rows -= simd.vectorize(Rows::<LEVELS, CLASS_BITS, CHUNKS, FITTING> { tables, chunks, count: rows });
         if rows == 0 {
             break;
         }
@@ -139,7 +139,8 @@ fn run_to_end<S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: u
 struct Rows<'a, 'b, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize, const FITTING: bool> {
     tables: &'a DecodeTables,
     chunks: &'a mut [Chunk<'b>; CHUNKS],
-    rows: usize,
+    /// How many.
+    count: usize,
 }
 
 impl<const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize, const FITTING: bool> Job
@@ -149,7 +150,7 @@ impl<const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize, const FITTIN
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> usize {
-        let Self { tables, chunks, rows } = self;
+        let Self { tables, chunks, count: rows } = self;
         let decoder = RowDecoder::<S, LEVELS, CLASS_BITS, FITTING>::new(simd, tables);
         let active = simd.first(chunks[0].walk.width);
         let mut lanes = [Lanes { low: simd.splat(0), high: simd.splat(0), left: simd.splat(0) }; CHUNKS];
@@ -218,29 +219,25 @@ pub(super) fn row_at<'a, const FITTING: bool>(
     spare: &'a mut ByteRow,
 ) -> &'a ByteRow {
     let rest = &symbols[start..];
-    match rest.first_chunk() {
-        Some(row) => row,
-        None => {
-            assert!(!FITTING, "a row fits");
-            spare[..rest.len()].copy_from_slice(rest);
-            spare
-        }
+    if let Some(row) = rest.first_chunk() {
+        return row;
     }
+    assert!(!FITTING, "a row fits");
+    spare[..rest.len()].copy_from_slice(rest);
+    spare
 }
 
 /// 32 symbols to `start` and on, as far as there is room: what a narrower row has too many, later rows write over.
 #[inline(always)]
 fn store_at<S: Simd, const FITTING: bool>(simd: S, lanes: S::Lanes, symbols: &mut [u8], start: usize) {
     let rest = &mut symbols[start..];
-    match rest.first_chunk_mut() {
-        Some(row) => simd.narrow(lanes, row),
-        None => {
-            assert!(!FITTING, "a row fits");
-            let mut row = [0; _];
-            simd.narrow(lanes, &mut row);
-            rest.copy_from_slice(&row[..rest.len()]);
-        }
+    if let Some(row) = rest.first_chunk_mut() {
+        return simd.narrow(lanes, row);
     }
+    assert!(!FITTING, "a row fits");
+    let mut row = [0; _];
+    simd.narrow(lanes, &mut row);
+    rest.copy_from_slice(&row[..rest.len()]);
 }
 
 /// `value` in every lane, without the compiler's knowledge: what it makes of adding a constant under a mask is
@@ -256,7 +253,7 @@ struct RowDecoder<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const F
     tables: &'a DecodeTables,
     slot_mask: S::Lanes,
     one: S::Lanes,
-    boundaries: [S::Bank; 6],
+    boundaries: [S::Bank; 8],
     scaled: S::Bank,
     cumulative: S::Bank,
     class_of_bin: S::Bytes,
@@ -281,6 +278,8 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
                 bank(&b[3], CLASS_BITS + 3),
                 bank(&b[4], CLASS_BITS + 4),
                 bank(&b[5], CLASS_BITS + 5),
+                bank(&b[6], CLASS_BITS + 6),
+                bank(&b[7], CLASS_BITS + 7),
             ],
             scaled: bank(&tables.scaled, CLASS_BITS + LEVELS),
             cumulative: bank(&tables.cumulative, CLASS_BITS + LEVELS),
@@ -331,14 +330,30 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
     #[inline(always)]
     fn find(&self, class: S::Lanes, slot: S::Lanes) -> (S::Lanes, S::Lanes, S::Lanes) {
         let simd = self.simd;
-        if LEVELS > 6 {
+        let tables = self.tables;
+        let index_bits = CLASS_BITS + LEVELS;
+        let place = const { Place::of(CLASS_BITS + LEVELS, S::BANK_BITS) };
+        let index = if matches!(place, Place::Memory) {
             // Without them there are no rows to decode: the model was not set.
-            let Some(memory) = &self.tables.memory else { return (slot, slot, slot) };
-            let symbol = simd.look_up_slot(&memory.slots, class, slot, self.tables.basis.bits);
-            let index = simd.add(simd.shift_left(class, LEVELS), symbol);
-            let (scaled, c) = simd.look_up_pair(&memory.pairs, index);
-            return (symbol, scaled, c);
-        }
+            let Some(slots) = &tables.slots else { return (slot, slot, slot) };
+            let symbol = simd.look_up_slot(slots, class, slot, tables.basis.bits);
+            simd.add(simd.shift_left(class, LEVELS), symbol)
+        } else {
+            self.search(class, slot)
+        };
+        let (scaled, c) = if matches!(place, Place::Registers) {
+            (simd.look_up(&self.scaled, index, index_bits), simd.look_up(&self.cumulative, index, index_bits))
+        } else {
+            let Some(pairs) = &tables.pairs else { return (slot, slot, slot) };
+            simd.look_up_pair(pairs, index)
+        };
+        let symbol = if CLASS_BITS == 0 { index } else { simd.and(index, simd.splat((1 << LEVELS) - 1)) };
+        (symbol, scaled, c)
+    }
+
+    /// `class << LEVELS | symbol`, bit by bit.
+    #[inline(always)]
+    fn search(&self, class: S::Lanes, slot: S::Lanes) -> S::Lanes {
         let mut index = class;
         index = self.next_bit(index, slot, 0);
         index = self.next_bit(index, slot, 1);
@@ -352,10 +367,13 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
         if LEVELS > 5 {
             index = self.next_bit(index, slot, 5);
         }
-        let scaled = simd.look_up(&self.scaled, index, CLASS_BITS + LEVELS);
-        let c = simd.look_up(&self.cumulative, index, CLASS_BITS + LEVELS);
-        let symbol = if CLASS_BITS == 0 { index } else { simd.and(index, simd.splat((1 << LEVELS) - 1)) };
-        (symbol, scaled, c)
+        if LEVELS > 6 {
+            index = self.next_bit(index, slot, 6);
+        }
+        if LEVELS > 7 {
+            index = self.next_bit(index, slot, 7);
+        }
+        index
     }
 
     /// A class and the first `level` bits of a symbol, and the next bit.

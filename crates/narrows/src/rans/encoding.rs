@@ -60,22 +60,23 @@ pub(super) fn encode_rows<S: Simd, const LEVELS: u32, const CLASS_BITS: u32, con
     rows: usize,
 ) {
     if CHUNKS > 1 || rows == 0 {
-        return simd.vectorize(Rows::<LEVELS, CLASS_BITS, CHUNKS, true> { tables, chunks, rows });
+        return simd.vectorize(Rows::<LEVELS, CLASS_BITS, CHUNKS, true> { tables, chunks, count: rows });
     }
     let chunks = std::array::from_mut(&mut chunks[0]);
     let mut first = chunks[0].walk;
     first.start -= (rows - 1) * first.width;
     let fitting = first.fitting_rows(chunks[0].coded.len(), rows);
     let rows = rows - fitting;
-    simd.vectorize(Rows::<LEVELS, CLASS_BITS, 1, false> { tables, chunks, rows });
-    simd.vectorize(Rows::<LEVELS, CLASS_BITS, 1, true> { tables, chunks, rows: fitting });
+    simd.vectorize(Rows::<LEVELS, CLASS_BITS, 1, false> { tables, chunks, count: rows });
+    simd.vectorize(Rows::<LEVELS, CLASS_BITS, 1, true> { tables, chunks, count: fitting });
 }
 
 /// Unless `FITTING`, 32 symbols from a row's start on may be more than there are.
 struct Rows<'a, 'b, const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize, const FITTING: bool> {
     tables: &'a EncodeTables,
     chunks: &'a mut [Chunk<'b>; CHUNKS],
-    rows: usize,
+    /// How many.
+    count: usize,
 }
 
 impl<const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize, const FITTING: bool> Job
@@ -85,7 +86,7 @@ impl<const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize, const FITTIN
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { tables, chunks, rows } = self;
+        let Self { tables, chunks, count: rows } = self;
         if rows == 0 {
             return;
         }
@@ -190,12 +191,12 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
     ) -> (S::Lanes, S::Lanes, usize) {
         let simd = self.simd;
         let bits = self.tables.basis.bits;
-        let (f, c) = if LEVELS > 6 {
+        let bank_bits = CLASS_BITS + LEVELS;
+        let (f, c) = if bank_bits > S::BANK_BITS {
             // Without them there are no rows to encode: the model was not set.
             let Some(pairs) = &self.tables.pairs else { return (low, high, 0) };
             simd.look_up_pair(pairs, index)
         } else {
-            let bank_bits = CLASS_BITS + LEVELS;
             (
                 simd.look_up(&self.frequency, index, bank_bits),
                 simd.look_up(&self.cumulative, index, bank_bits),
@@ -215,5 +216,76 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
         );
         let borrow = simd.zero_among(over, new_low);
         (simd.add(new_low, rest), simd.add_where(borrow, new_high, self.minus_one), count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_arch = "aarch64")]
+    use super::super::simd::neon;
+    #[cfg(target_arch = "x86_64")]
+    use super::super::simd::{avx2, avx512};
+    use super::super::simd::{portable, ratio};
+    use super::*;
+
+    /// Estimates of `x / f` for 32 states.
+    struct Estimates<'a> {
+        states: &'a [u32],
+        frequency: u16,
+        /// Bits of the bank that ratios are looked up in; above 5 they may be computed.
+        bits: u32,
+    }
+
+    impl Job for Estimates<'_> {
+        type Output = [u32; MAX_LANES];
+
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) -> [u32; MAX_LANES] {
+            let (mut low, mut high) = ([0; MAX_LANES], [0; MAX_LANES]);
+            for (lane, &state) in self.states.iter().enumerate() {
+                (low[lane], high[lane]) = (state as u16, (state >> 16) as u16);
+            }
+            let bank = simd.ratio_bank(&[ratio(self.frequency); 32]);
+            let ratios = simd.ratios(&bank, simd.splat(1), simd.splat(self.frequency), self.bits);
+            let quotients = simd.quotient(simd.load(&low), simd.load(&high), ratios);
+            simd.store(quotients.0, &mut low);
+            simd.store(quotients.1, &mut high);
+            std::array::from_fn(|lane| u32::from(high[lane]) << 16 | u32::from(low[lane]))
+        }
+    }
+
+    /// Every frequency, with states on both sides of where quotients change, up to the largest there are.
+    fn check<S: Simd>(simd: S) {
+        let mut states = Vec::new();
+        for bits in 12..=14 {
+            for f in 1..1_u16 << bits {
+                let (f, below) = (u64::from(f), u64::from(f) << (32 - bits));
+                let most = (below - 1) / f;
+                states.clear();
+                for q in [1, 2, 255, 65_535, 65_536, most / 3, most / 2, most - 2, most - 1, most] {
+                    states.extend([q * f - 1, q * f, q * f + f - 1].map(|x| x.min(below - 1) as u32));
+                }
+                for bank_bits in [4, 5, 7] {
+                    let job = Estimates { states: &states, frequency: f as u16, bits: bank_bits };
+                    let estimates = simd.vectorize(job);
+                    for (&x, estimate) in states.iter().zip(estimates) {
+                        let quotient = x / f as u32;
+                        assert!(estimate == quotient || estimate == quotient + 1, "{x} / {f}: {estimate}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn estimates_are_the_quotient_or_one_more() {
+        check(portable::Portable);
+        #[cfg(target_arch = "x86_64")]
+        {
+            avx2::Avx2::new().into_iter().for_each(check);
+            avx512::Avx512::new().into_iter().for_each(check);
+        }
+        #[cfg(target_arch = "aarch64")]
+        neon::Neon::new().into_iter().for_each(check);
     }
 }

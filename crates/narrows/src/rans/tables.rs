@@ -3,7 +3,7 @@
 use super::simd::{BANK, MOST_BITS, Pairs, Ratios, Slots, WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, ratio};
 use crate::model::{Context, Model, Table};
 
-/// How symbols are looked up: `class << levels | symbol` in registers, or in memory.
+/// For how many symbols and classes a row is compiled; an index is `class << levels | symbol`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kernel {
     /// Up to 8 symbols.
@@ -14,18 +14,18 @@ pub(super) enum Kernel {
     Of32,
     /// Up to 64 symbols.
     Of64,
-    /// Up to 256 symbols, looked up in memory.
-    Wide,
+    /// Up to 256 symbols.
+    Of256,
     /// Up to 8 symbols in up to 8 classes.
     Of8In8,
     /// Up to 16 symbols in up to 4 classes.
     Of16In4,
     /// Up to 16 symbols in up to 8 classes.
     Of16In8,
-    /// Up to 32 symbols in up to 4 classes.
-    Of32In4,
-    /// Up to 256 symbols in up to 8 classes, looked up in memory.
-    WideIn8,
+    /// Up to 32 symbols in up to 8 classes.
+    Of32In8,
+    /// Up to 256 symbols in up to 8 classes.
+    Of256In8,
 }
 
 impl Kernel {
@@ -35,12 +35,12 @@ impl Kernel {
             (..=16, 1) => Self::Of16,
             (..=32, 1) => Self::Of32,
             (..=64, 1) => Self::Of64,
-            (_, 1) => Self::Wide,
+            (_, 1) => Self::Of256,
             (..=8, _) => Self::Of8In8,
             (..=16, ..=4) => Self::Of16In4,
             (..=16, _) => Self::Of16In8,
-            (..=32, ..=4) => Self::Of32In4,
-            _ => Self::WideIn8,
+            (..=32, _) => Self::Of32In8,
+            _ => Self::Of256In8,
         }
     }
 
@@ -51,12 +51,40 @@ impl Kernel {
             Self::Of16 => (4, 0),
             Self::Of32 => (5, 0),
             Self::Of64 => (6, 0),
-            Self::Wide => (WIDE_SYMBOL_BITS, 0),
+            Self::Of256 => (WIDE_SYMBOL_BITS, 0),
             Self::Of8In8 => (3, 3),
             Self::Of16In4 => (4, 2),
             Self::Of16In8 => (4, 3),
-            Self::Of32In4 => (5, 2),
-            Self::WideIn8 => (WIDE_SYMBOL_BITS, WIDE_CLASS_BITS),
+            Self::Of32In8 => (5, 3),
+            Self::Of256In8 => (WIDE_SYMBOL_BITS, WIDE_CLASS_BITS),
+        }
+    }
+
+    const fn index_bits(self) -> u32 {
+        let (levels, class_bits) = self.bits();
+        levels + class_bits
+    }
+}
+
+/// Where a decoder looks things up, given the bits of an index and of the largest [`Bank`] to be kept in registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Everything in registers.
+    Registers,
+    /// The search in registers; frequencies, which take a bit more, in memory.
+    Both,
+    /// Everything in memory.
+    Memory,
+}
+
+impl Place {
+    pub(super) const fn of(index_bits: u32, bank_bits: u32) -> Self {
+        if index_bits <= bank_bits {
+            Self::Registers
+        } else if index_bits == bank_bits + 1 {
+            Self::Both
+        } else {
+            Self::Memory
         }
     }
 }
@@ -96,8 +124,7 @@ impl Default for Basis {
 }
 
 impl Basis {
-    /// Take up a model, to be looked up in memory if its indices have more than `bank_bits` bits; false if
-    /// nothing changed.
+    /// Take up a model, for a backend with banks of `bank_bits`; false if nothing changed.
     fn set(&mut self, model: &Model, bank_bits: u32) -> bool {
         let tables = model.tables();
         let alphabet = tables[0].frequencies().len();
@@ -115,10 +142,8 @@ impl Basis {
         self.frequencies.clear();
         tables.iter().for_each(|table| self.frequencies.extend_from_slice(table.frequencies()));
         self.kernel = Kernel::of(alphabet, tables.len());
-        let (levels, class_bits) = self.kernel.bits();
-        if levels + class_bits > bank_bits {
-            self.kernel = if tables.len() == 1 { Kernel::Wide } else { Kernel::WideIn8 };
-        }
+        // One class, unless neighbours tell.
+        self.class_of_bin = [0; 64];
         if let Context::Neighbours(classes) = &model.context {
             let (of_bin, shift) = classes.bins_and_shift();
             (self.class_of_bin, self.bin_shift) = (*of_bin, shift);
@@ -134,11 +159,7 @@ impl Basis {
 
     /// Whether neighbours choose among several classes.
     pub(super) fn has_classes(&self) -> bool {
-        self.kernel.bits().1 > 0
-    }
-
-    fn is_wide(&self) -> bool {
-        matches!(self.kernel, Kernel::Wide | Kernel::WideIn8)
+        self.context.tables() > 1
     }
 }
 
@@ -148,18 +169,13 @@ pub(super) struct DecodeTables {
     pub(super) basis: Basis,
     /// For each bit of a symbol from the top, by the class and the bits above: one less than the
     /// cumulative frequency from which on the bit is 1.
-    pub(super) boundaries: [Bank; 6],
+    pub(super) boundaries: [Bank; 8],
     /// By class and symbol: `f << (16 - b)`, and `c`.
     pub(super) scaled: Bank,
     pub(super) cumulative: Bank,
-    pub(super) memory: Option<Box<DecodeMemory>>,
-}
-
-/// Tables to decode with in memory.
-pub(super) struct DecodeMemory {
-    pub(super) slots: Slots,
-    /// `f << (16 - b)`, and `c` above it.
-    pub(super) pairs: Pairs,
+    /// As `scaled` in the lower half and `cumulative` in the upper one.
+    pub(super) pairs: Option<Box<Pairs>>,
+    pub(super) slots: Option<Box<Slots>>,
 }
 
 /// Tables to encode with.
@@ -203,7 +219,7 @@ impl Divisor {
     /// `1 + r <= 2^14`, less than `1 / f`: it lies in `x / f .. (x + 1) / f`, where no whole number but `x / f` can be.
     #[inline(always)]
     pub(super) fn quotient(&self, x: u32) -> u32 {
-        (u128::from(u64::from(x) + 1) * u128::from(self.reciprocal) >> 64) as u32
+        ((u128::from(u64::from(x) + 1) * u128::from(self.reciprocal)) >> 64) as u32
     }
 }
 
@@ -217,7 +233,8 @@ impl Default for Bank {
     }
 }
 
-/// A box of zeros.
+/// Zeros that never lie on the stack.
+#[allow(clippy::unnecessary_box_returns, reason = "arrays of up to 128 KiB")]
 fn zeros<T: Copy + Default, const N: usize>() -> Box<[T; N]> {
     vec![T::default(); N].try_into().unwrap_or_else(|_| unreachable!("a vector of N"))
 }
@@ -228,48 +245,56 @@ impl DecodeTables {
         if !self.basis.set(model, bank_bits) {
             return;
         }
-        let (levels, _) = self.basis.kernel.bits();
-        if self.basis.is_wide() {
-            let memory = self
-                .memory
-                .get_or_insert_with(|| Box::new(DecodeMemory { slots: *zeros(), pairs: *zeros() }));
-            for (class, table) in model.tables().iter().enumerate() {
-                memory.set(class, table);
-            }
-            return;
+        if Place::of(self.basis.kernel.index_bits(), bank_bits) == Place::Memory {
+            self.basis.kernel = Kernel::Of256In8;
         }
+        let (levels, _) = self.basis.kernel.bits();
+        let place = Place::of(self.basis.kernel.index_bits(), bank_bits);
         for (class, table) in model.tables().iter().enumerate() {
-            let (scale, full) = (16 - table.bits(), 1_u16 << table.bits());
-            let c = |symbol: usize| table.cumulative().get(symbol).copied().unwrap_or(full);
-            for level in 0..levels {
-                let half = 1 << (levels - 1 - level);
-                for above in 0..1 << level {
-                    self.boundaries[level as usize].0[class << level | above] =
-                        c(2 * half * above + half).wrapping_sub(1);
+            if place == Place::Memory {
+                set_slots(self.slots.get_or_insert_with(zeros), class, table);
+            } else {
+                self.set_boundaries(class, table);
+            }
+            let scale = 16 - table.bits();
+            let symbols = table.frequencies().iter().zip(table.cumulative()).enumerate();
+            let indexed = symbols.map(|(symbol, (&f, &c))| (class << levels | symbol, f << scale, c));
+            if place == Place::Registers {
+                for (index, scaled, c) in indexed {
+                    (self.scaled.0[index], self.cumulative.0[index]) = (scaled, c);
+                }
+            } else {
+                let pairs = self.pairs.get_or_insert_with(zeros);
+                for (index, scaled, c) in indexed {
+                    pairs[index] = u32::from(c) << 16 | u32::from(scaled);
                 }
             }
-            for (symbol, &f) in table.frequencies().iter().enumerate() {
-                self.scaled.0[class << levels | symbol] = f << scale;
-                self.cumulative.0[class << levels | symbol] = c(symbol);
+        }
+    }
+
+    fn set_boundaries(&mut self, class: usize, table: &Table) {
+        let (levels, _) = self.basis.kernel.bits();
+        let full = 1 << table.bits();
+        let c = |symbol: usize| table.cumulative().get(symbol).copied().unwrap_or(full);
+        for (level, bank) in self.boundaries[..levels as usize].iter_mut().enumerate() {
+            let half = 1 << (levels as usize - 1 - level);
+            for above in 0..1 << level {
+                bank.0[class << level | above] = c(2 * half * above + half).wrapping_sub(1);
             }
         }
     }
 }
 
-impl DecodeMemory {
-    fn set(&mut self, class: usize, table: &Table) {
-        let bits = table.bits();
-        debug_assert!(bits <= MOST_BITS && class < 1 << WIDE_CLASS_BITS);
-        let slots = &mut self.slots[class << bits..];
-        for (symbol, (&f, &c)) in table.frequencies().iter().zip(table.cumulative()).enumerate() {
-            self.pairs[class << WIDE_SYMBOL_BITS | symbol] = u32::from(c) << 16 | u32::from(f) << (16 - bits);
-            // In whole steps: what goes too far is written over by the symbols and classes that follow.
-            for at in (0..f.into()).step_by(32) {
-                let at = usize::from(c) + at;
-                match slots[at..].first_chunk_mut::<32>() {
-                    Some(step) => *step = [symbol as u8; 32],
-                    None => slots[at..].fill(symbol as u8),
-                }
+fn set_slots(slots: &mut Slots, class: usize, table: &Table) {
+    debug_assert!(table.bits() <= MOST_BITS && class < 1 << WIDE_CLASS_BITS);
+    let slots = &mut slots[class << table.bits()..];
+    for (symbol, (&f, &c)) in table.frequencies().iter().zip(table.cumulative()).enumerate() {
+        // In whole steps: what goes too far is written over by the symbols and classes that follow.
+        for at in (0..f.into()).step_by(32) {
+            let at = usize::from(c) + at;
+            match slots[at..].first_chunk_mut::<32>() {
+                Some(step) => *step = [symbol as u8; 32],
+                None => slots[at..].fill(symbol as u8),
             }
         }
     }
@@ -281,8 +306,12 @@ impl EncodeTables {
         if !self.basis.set(model, bank_bits) {
             return;
         }
+        if bank_bits == 0 {
+            self.basis.kernel = Kernel::Of256In8;
+        }
         let (levels, _) = self.basis.kernel.bits();
-        let mut pairs = self.basis.is_wide().then(|| self.pairs.get_or_insert_with(zeros));
+        let in_registers = Place::of(self.basis.kernel.index_bits(), bank_bits) == Place::Registers;
+        let mut pairs = (!in_registers).then(|| self.pairs.get_or_insert_with(zeros));
         let mut divisors = (bank_bits == 0).then(|| self.divisors.get_or_insert_with(zeros));
         for (class, table) in model.tables().iter().enumerate() {
             for (symbol, (&f, &c)) in table.frequencies().iter().zip(table.cumulative()).enumerate() {

@@ -2,6 +2,8 @@
 //!
 //! There is neither expansion nor compression of words: shuffles by a mask of eight lanes, from tables of 4 KiB, stand in.
 #![allow(unsafe_code, reason = "intrinsics of a target feature")]
+#![allow(clippy::unused_self, reason = "the token is the proof that a call is sound")]
+#![allow(clippy::wildcard_imports, reason = "intrinsics have names of their own")]
 
 use std::arch::x86_64::*;
 
@@ -78,9 +80,9 @@ impl Avx2 {
         [bits & 255, bits >> 16 & 255, bits >> 8 & 255, bits >> 24].map(|set| set as usize)
     }
 
-    /// Lanes 0-3, 4-7 of each half as 32 bits, for each register: the order that [`Avx2::from_wide`] undoes.
+    /// Lanes 0-3, 4-7 of each half as 32 bits, for each register: the order that [`Avx2::out_of_wide`] undoes.
     #[inline(always)]
-    fn to_wide(self, a: [__m256i; 2]) -> [__m256i; 4] {
+    fn wide(self, a: [__m256i; 2]) -> [__m256i; 4] {
         intrinsics! {
             let zero = _mm256_setzero_si256();
             [
@@ -94,7 +96,7 @@ impl Avx2 {
 
     /// The low and the high halves.
     #[inline(always)]
-    fn from_wide(self, a: [__m256i; 4]) -> ([__m256i; 2], [__m256i; 2]) {
+    fn out_of_wide(self, a: [__m256i; 4]) -> ([__m256i; 2], [__m256i; 2]) {
         intrinsics! {
             let low = _mm256_set1_epi32(0xffff);
             let low = [
@@ -151,7 +153,7 @@ impl Simd for Avx2 {
     type Bank = Planes;
     type Bytes = [__m256i; 4];
     type RatioBank = ();
-    /// In the order of [`Avx2::to_wide`].
+    /// In the order of [`Avx2::wide`].
     type Ratios = [__m256; 4];
 
     const BANK_BITS: u32 = 5;
@@ -336,8 +338,8 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn look_up_slot(self, slots: &Slots, class: Self::Lanes, slot: Self::Lanes, bits: u32) -> Self::Lanes {
         let bits = bits.min(MOST_BITS);
-        let class = self.to_wide(self.and(class, self.splat((1 << WIDE_CLASS_BITS) - 1)));
-        let slot = self.to_wide(self.and(slot, self.splat(((1_u32 << bits) - 1) as u16)));
+        let class = self.wide(self.and(class, self.splat((1 << WIDE_CLASS_BITS) - 1)));
+        let slot = self.wide(self.and(slot, self.splat(((1_u32 << bits) - 1) as u16)));
         let mut symbols = class;
         for (symbols, slot) in symbols.iter_mut().zip(slot) {
             // The pointers are to `class << bits | slot`, below 2^17, and the three bytes after it.
@@ -347,17 +349,17 @@ impl Simd for Avx2 {
                 *symbols = _mm256_i32gather_epi32::<1>(slots.as_ptr().cast(), at);
             }
         }
-        self.and(self.from_wide(symbols).0, self.splat(0xff))
+        self.and(self.out_of_wide(symbols).0, self.splat(0xff))
     }
     #[inline(always)]
     fn look_up_pair(self, pairs: &Pairs, index: Self::Lanes) -> (Self::Lanes, Self::Lanes) {
         let mut found =
-            self.to_wide(self.and(index, self.splat((1 << (WIDE_CLASS_BITS + WIDE_SYMBOL_BITS)) - 1)));
+            self.wide(self.and(index, self.splat((1 << (WIDE_CLASS_BITS + WIDE_SYMBOL_BITS)) - 1)));
         for entries in &mut found {
             // The pointers are to entries below 2^11, of as many.
             *entries = intrinsics! { _mm256_i32gather_epi32::<4>(pairs.as_ptr().cast(), *entries) };
         }
-        self.from_wide(found)
+        self.out_of_wide(found)
     }
 
     #[inline(always)]
@@ -421,7 +423,7 @@ impl Simd for Avx2 {
     fn ratio_bank(self, _: &Ratios) {}
     #[inline(always)]
     fn ratios(self, (): &(), _: Self::Lanes, frequency: Self::Lanes, _: u32) -> Self::Ratios {
-        let f = self.to_wide(frequency);
+        let f = self.wide(frequency);
         intrinsics! {
             let one = _mm256_set1_ps((1.0 + RATIO_EXCESS) as f32);
             [
@@ -439,7 +441,7 @@ impl Simd for Avx2 {
         high: Self::Lanes,
         ratios: Self::Ratios,
     ) -> (Self::Lanes, Self::Lanes) {
-        let (mut quotients, high) = (self.to_wide(low), self.to_wide(high));
+        let (mut quotients, high) = (self.wide(low), self.wide(high));
         for ((quotient, high), ratios) in quotients.iter_mut().zip(high).zip(ratios) {
             intrinsics! {
                 // Both halves are exact, and so the sum is rounded once.
@@ -448,6 +450,6 @@ impl Simd for Avx2 {
                 *quotient = _mm256_cvttps_epi32(_mm256_mul_ps(state, ratios));
             }
         }
-        self.from_wide(quotients)
+        self.out_of_wide(quotients)
     }
 }

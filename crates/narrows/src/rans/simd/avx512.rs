@@ -3,6 +3,8 @@
 //! Numbers of 32 bits are held as two registers, those of the even and those of the odd lanes: shifts and
 //! blends join and split them, where packing would take the shuffle port that everything else needs.
 #![allow(unsafe_code, reason = "intrinsics of a target feature")]
+#![allow(clippy::unused_self, reason = "the token is the proof that a call is sound")]
+#![allow(clippy::wildcard_imports, reason = "intrinsics have names of their own")]
 
 use std::arch::x86_64::*;
 

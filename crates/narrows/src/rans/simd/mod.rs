@@ -181,7 +181,7 @@ pub(super) trait Simd: Copy {
 
     /// The first 32 of these ratios, for [`Simd::ratios`] with at most 5 bits.
     fn ratio_bank(self, entries: &Ratios) -> Self::RatioBank;
-    /// [`ratio`] of the frequency of each lane, to within [`RATIO_TOLERANCE`]; from the bank by index, or computed.
+    /// [`ratio`] of the frequency of each lane, to within `2^-22`; from the bank by index, or computed.
     fn ratios(
         self,
         bank: &Self::RatioBank,
@@ -209,9 +209,6 @@ pub(super) fn ratio(frequency: u16) -> f32 {
 
 /// How much too large a ratio is, relative to itself.
 pub(super) const RATIO_EXCESS: f64 = 1.0 / (1 << 21) as f64;
-/// How far a ratio may be from that, relative to itself: `2^-22`.
-#[cfg(test)]
-pub(super) const RATIO_TOLERANCE: f64 = RATIO_EXCESS / 2.0;
 
 /// For each set of eight lanes, as bits, a shuffle of 16 bytes: the lanes' words out of words in order (`expand`), or
 /// in order out of the lanes.

@@ -2,6 +2,8 @@
 //!
 //! Run under emulation only so far (`qemu-aarch64`): right there, byte for byte, but never timed on hardware.
 #![allow(unsafe_code, reason = "intrinsics of a target feature")]
+#![allow(clippy::unused_self, reason = "the token is the proof that a call is sound")]
+#![allow(clippy::wildcard_imports, reason = "intrinsics have names of their own")]
 
 use std::arch::aarch64::*;
 

@@ -114,7 +114,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn mul_high(self, a: Row, b: Row) -> Row {
-        map(|l| (u32::from(a[l]) * u32::from(b[l]) >> 16) as u16)
+        map(|l| ((u32::from(a[l]) * u32::from(b[l])) >> 16) as u16)
     }
     #[inline(always)]
     fn mul_add(self, a: Row, b: Row, c: Row, _: Row) -> (Row, Row) {
