@@ -1,7 +1,7 @@
 //! Counting symbols of one byte, block by block.
 //!
-//! With AVX-512 and up to 64 kinds, in vectors ([`avx512`]): no symbol is looked at one by one. Otherwise in four
-//! tables in turns, so that equal neighbours do not wait for each other's count.
+//! Few kinds are counted by comparing, with AVX-512 up to 64 kinds as bits (`avx512`): no symbol is looked at one
+//! by one. Otherwise in four tables in turns, so that equal neighbours do not wait for each other's count.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -11,6 +11,13 @@ use crate::simd::for_paths;
 
 /// Tables that take turns.
 const TABLES: usize = 4;
+
+/// The largest alphabet that is counted by comparing.
+const COMPARED: usize = 16;
+/// Symbols compared with at a time.
+const AT_ONCE: usize = 4;
+/// Symbols of an inner loop of fixed length.
+const LANES: usize = 64;
 
 /// Counts of symbols, taken in block by block.
 #[derive(Clone)]
@@ -36,7 +43,7 @@ impl Tally {
     /// Start from zero, for symbols of an alphabet of up to 256.
     pub(crate) fn start(&mut self, alphabet: usize) {
         self.alphabet = alphabet;
-        self.tables.iter_mut().for_each(|table| table[..alphabet].fill(0));
+        self.tables.iter_mut().for_each(|table| table[..alphabet.next_multiple_of(AT_ONCE)].fill(0));
         #[cfg(target_arch = "x86_64")]
         self.bits.start(alphabet);
     }
@@ -53,6 +60,33 @@ impl Tally {
         match path {
             Path::Reference => Self::add_in_turns(self, symbols),
             _ => add(path, self, symbols),
+        }
+    }
+
+    /// Small alphabets by comparing all symbols with each of theirs, larger ones in turns.
+    #[inline(always)]
+    fn add_plain(&mut self, symbols: &[u8]) {
+        if self.alphabet > COMPARED {
+            return self.add_in_turns(symbols);
+        }
+        // Counters of one byte each count at most 255 blocks.
+        for part in symbols.chunks(255 * LANES) {
+            let (blocks, rest) = part.as_chunks::<LANES>();
+            for first in (0..self.alphabet).step_by(AT_ONCE) {
+                let mut counts = [[0_u8; LANES]; AT_ONCE];
+                for block in blocks {
+                    for (k, counts) in counts.iter_mut().enumerate() {
+                        let symbol = (first + k) as u8;
+                        for lane in 0..LANES {
+                            counts[lane] += u8::from(block[lane] == symbol);
+                        }
+                    }
+                }
+                for (count, lanes) in self.tables[0][first..].iter_mut().zip(counts) {
+                    *count += lanes.iter().map(|&n| u32::from(n)).sum::<u32>();
+                }
+            }
+            self.add_in_turns(rest);
         }
     }
 
@@ -97,7 +131,7 @@ impl Tally {
 }
 
 for_paths! {
-    fn add(tally: &mut Tally, symbols: &[u8]) = Tally::add_in_turns, avx512 Tally::add_bits
+    fn add(tally: &mut Tally, symbols: &[u8]) = Tally::add_plain, avx512 Tally::add_bits
 }
 /// Tables that take turns hold all counts at any time.
 #[inline(always)]
