@@ -37,6 +37,8 @@ pub(crate) trait Lanes: Copy {
     type Bytes: Copy;
     /// 256 bytes to look up in.
     type Table: Copy;
+    /// Yes or no for each lane.
+    type Mask: Copy;
 
     /// The lanes' bytes.
     fn load(self, bytes: &[u8; 64]) -> Self::Bytes;
@@ -44,7 +46,8 @@ pub(crate) trait Lanes: Copy {
     fn store(self, vector: Self::Bytes, bytes: &mut [u8; 64]);
     /// The table of these entries.
     fn table(self, entries: &[u8; 256]) -> Self::Table;
-    /// The entries at `index`; only the first `2^BITS` (6 to 8) count, and indices are below that.
+    /// The entries at `index`; only the first `2^BITS` (4 or 6 to 8) count, and indices
+    /// are below that.
     fn look_up<const BITS: u32>(self, table: &Self::Table, index: Self::Bytes) -> Self::Bytes;
     /// Bytes with the lowest `counts` (0 to 8) bits set.
     fn low_bits(self, counts: Self::Bytes) -> Self::Bytes;
@@ -52,17 +55,32 @@ pub(crate) trait Lanes: Copy {
     fn select(self, mask: Self::Bytes, yes: Self::Bytes, no: Self::Bytes) -> Self::Bytes;
     /// Bits set in both.
     fn and(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Bits set in either.
+    fn or(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Sums of bytes, modulo 256.
+    fn add_bytes(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Bytes moved down by `counts` (0 to 8) bits.
+    fn shift_right(self, bytes: Self::Bytes, counts: Self::Bytes) -> Self::Bytes;
+    /// Where a byte is less than another.
+    fn less(self, a: Self::Bytes, b: Self::Bytes) -> Self::Mask;
+    /// Bytes of `yes` where `mask` says so, of `no` elsewhere.
+    fn choose(self, mask: Self::Mask, yes: Self::Bytes, no: Self::Bytes) -> Self::Bytes;
     /// Sums of words.
     fn add(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
     /// For each word, the sum of its bytes, at most 64.
     fn totals(self, counts: Self::Bytes) -> Self::Bytes;
-    /// Whether any word is above [`WINDOW`]; words are below 256.
-    fn any_above_window(self, words: Self::Bytes) -> bool;
+    /// Whether any word is above `bound`.
+    fn any_above(self, words: Self::Bytes, bound: u64) -> bool;
+    /// Words moved up by `counts` (0 to 64) bits.
+    fn shift_left_words(self, words: Self::Bytes, counts: Self::Bytes) -> Self::Bytes;
     /// For each word, 64 bits of `high:low` from bit `count` of `low` on, `count` at most `MOST`, 63 or 64.
     fn funnel<const MOST: u32>(self, low: Self::Bytes, high: Self::Bytes, count: Self::Bytes) -> Self::Bytes;
     /// Deal the bits of each word of `window` out to its bytes, from the lowest on: each byte's low `counts` bits are
     /// its own, those above anything.
     fn deal(self, window: Self::Bytes, counts: Self::Bytes) -> Self::Bytes;
+    /// Undo [`Lanes::deal`] for each half of a word: the low `counts` bits of four bytes, next to each other from the lowest
+    /// bit of the half on. Bits above `counts` are zero.
+    fn gather_halves(self, bits: Self::Bytes, counts: Self::Bytes) -> Self::Bytes;
     /// For each word, the payload's bits from bit `positions` on: 57 at least, zeros beyond its end.
     fn windows(self, payload: Payload<'_>, positions: Self::Bytes) -> Self::Bytes;
 }
@@ -92,9 +110,38 @@ const fn part<const WIDTH: u32>(word: u64, used: u64) -> u64 {
     result
 }
 
+/// The inverse of [`part`]: the upper of two pieces moved down to where the lower ends.
+const fn join<const WIDTH: u32>(word: u64, used: u64) -> u64 {
+    let both = 2 * WIDTH;
+    let (mut result, mut at) = (0, 0);
+    while at < 64 {
+        let (low, high) = (word >> at & ((1 << WIDTH) - 1), word >> (at + WIDTH) & ((1 << WIDTH) - 1));
+        result |= (low | high << (used >> at & 0xff)) << at;
+        at += both;
+    }
+    result
+}
+
+/// The lower byte of each 16 bits.
+const EVEN_BYTES: u64 = 0x00ff_00ff_00ff_00ff;
+
+#[inline]
+fn each_byte(words: Words, others: Words, operation: impl Fn(u8, u8) -> u8) -> Words {
+    let mut result = [0; 8];
+    for word in 0..8 {
+        let (mut bytes, others) = (words[word].to_le_bytes(), others[word].to_le_bytes());
+        for at in 0..8 {
+            bytes[at] = operation(bytes[at], others[at]);
+        }
+        result[word] = u64::from_le_bytes(bytes);
+    }
+    result
+}
+
 impl Lanes for Arrays {
     type Bytes = Words;
     type Table = [u8; 256];
+    type Mask = Words;
 
     #[inline]
     fn load(self, bytes: &[u8; 64]) -> Words {
@@ -115,12 +162,37 @@ impl Lanes for Arrays {
 
     #[inline]
     fn look_up<const BITS: u32>(self, table: &Self::Table, index: Words) -> Words {
-        index.map(|word| u64::from_le_bytes(word.to_le_bytes().map(|at| table[usize::from(at)])))
+        each_byte(index, index, |at, _| table[usize::from(at)])
     }
 
     #[inline]
     fn low_bits(self, counts: Words) -> Words {
-        counts.map(|word| u64::from_le_bytes(word.to_le_bytes().map(|count| ((1_u32 << count) - 1) as u8)))
+        each_byte(counts, counts, |count, _| ((1_u32 << count) - 1) as u8)
+    }
+
+    #[inline]
+    fn or(self, a: Words, b: Words) -> Words {
+        from_fn(|word| a[word] | b[word])
+    }
+
+    #[inline]
+    fn add_bytes(self, a: Words, b: Words) -> Words {
+        each_byte(a, b, u8::wrapping_add)
+    }
+
+    #[inline]
+    fn shift_right(self, bytes: Words, counts: Words) -> Words {
+        each_byte(bytes, counts, |byte, count| (u32::from(byte) >> count) as u8)
+    }
+
+    #[inline]
+    fn less(self, a: Words, b: Words) -> Words {
+        each_byte(a, b, |a, b| if a < b { 255 } else { 0 })
+    }
+
+    #[inline]
+    fn choose(self, mask: Words, yes: Words, no: Words) -> Words {
+        self.select(mask, yes, no)
     }
 
     #[inline]
@@ -141,7 +213,7 @@ impl Lanes for Arrays {
     #[inline]
     fn totals(self, counts: Words) -> Words {
         // The top byte of the product is the sum of all.
-        counts.map(|word| word.wrapping_mul(0x0101_0101_0101_0101) >> 56)
+        from_fn(|word| counts[word].wrapping_mul(0x0101_0101_0101_0101) >> 56)
     }
 
     #[inline]
@@ -153,15 +225,28 @@ impl Lanes for Arrays {
     }
 
     #[inline]
-    fn any_above_window(self, words: Words) -> bool {
-        words.iter().any(|&word| word > u64::from(WINDOW))
+    fn any_above(self, words: Words, bound: u64) -> bool {
+        words.iter().any(|&word| word > bound)
+    }
+
+    #[inline]
+    fn shift_left_words(self, words: Words, counts: Words) -> Words {
+        from_fn(|word| words[word].checked_shl(counts[word] as u32).unwrap_or(0))
+    }
+
+    #[inline]
+    fn gather_halves(self, bits: Words, counts: Words) -> Words {
+        from_fn(|word| {
+            let pairs = (counts[word] & EVEN_BYTES) + (counts[word] >> 8 & EVEN_BYTES);
+            join::<16>(join::<8>(bits[word], counts[word]), pairs)
+        })
     }
 
     #[inline]
     fn deal(self, window: Words, counts: Words) -> Words {
         from_fn(|word| {
             let pairs = counts[word] + (counts[word] >> 8);
-            let fours = (pairs & 0x00ff_00ff_00ff_00ff) + (pairs >> 16 & 0x00ff_00ff_00ff_00ff);
+            let fours = (pairs & EVEN_BYTES) + (pairs >> 16 & EVEN_BYTES);
             let halves = part::<32>(window[word], fours);
             let quarters = part::<16>(halves, pairs);
             part::<8>(quarters, counts[word])
@@ -170,6 +255,6 @@ impl Lanes for Arrays {
 
     #[inline]
     fn windows(self, payload: Payload<'_>, positions: Words) -> Words {
-        positions.map(|position| window(payload.bytes(), position))
+        from_fn(|word| window(payload.bytes(), positions[word]))
     }
 }

@@ -16,6 +16,7 @@ mod backward;
 mod chunk;
 pub(crate) mod decoding;
 pub(crate) mod encoding;
+mod encode_rows;
 mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -52,8 +53,6 @@ pub(crate) struct Scratch {
     /// Bits each symbol puts out, and how many (the reference).
     taken: Vec<(u16, u8)>,
     backward: Backward,
-    #[cfg(target_arch = "x86_64")]
-    avx512: avx512::Scratch,
 }
 
 /// Encode all symbols, chunks of `chunk_rows` rows: first states and bit streams are appended to `payload`, the
@@ -78,12 +77,28 @@ pub(crate) fn encode(
         // The first states are known last.
         let first = payload.len();
         payload.resize(first + (runs.lanes() * machine.bits as usize).div_ceil(8), 0);
-        let states = match path {
-            #[cfg(target_arch = "x86_64")]
-            Path::Avx512 => avx512::encode_chunk(coded, &runs, machine, scratch, payload, lengths),
-            _ => scalar::encode_chunk(coded, &runs, machine, &mut scratch.backward, payload, lengths),
-        };
+        let encode_chunk = encoder_of(path, &runs, machine);
+        let states = encode_chunk(coded, &runs, machine, &mut scratch.backward, payload, lengths);
         write_states(&states[..runs.lanes()], machine.bits, &mut payload[first..]);
+    }
+}
+
+/// Encodes every row of a chunk: appends its bit streams and their lengths; returns the lanes' first states.
+type ChunkEncoder =
+    fn(&[u8], &Runs, &Machine, &mut Backward, &mut Vec<u8>, &mut Vec<u32>) -> [u16; MAX_LANES];
+
+/// The best encoder that the path has for chunks like this.
+fn encoder_of(path: Path, runs: &Runs, machine: &Machine) -> ChunkEncoder {
+    let in_registers = machine.bits <= 8 && machine.steps.len() <= encode_rows::MAX_ALPHABET;
+    match path {
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx512 if in_registers && runs.lanes() >= avx512::LEAST_LANES => avx512::encode_chunk,
+        Path::Portable if in_registers && runs.lanes() >= lanes::LEAST_LANES => {
+            |coded, runs, machine, backward, payload, lengths| {
+                encode_rows::encode(lanes::Arrays, coded, runs, machine, backward, payload, lengths)
+            }
+        }
+        _ => scalar::encode_chunk,
     }
 }
 

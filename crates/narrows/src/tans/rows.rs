@@ -96,7 +96,7 @@ impl<L: Lanes, const BITS: u32, const MOST: u32, const AHEAD: bool> Strip<L, BIT
     ) -> L::Bytes {
         let taken = lanes.totals(counts);
         let mut loaded = lanes.windows(payload, self.positions);
-        if MOST > WINDOW + 6 && lanes.any_above_window(taken) {
+        if MOST > WINDOW + 6 && lanes.any_above(taken, u64::from(WINDOW)) {
             loaded = whole_windows(lanes, payload, self.positions, loaded);
         }
         let bases = lanes.look_up::<BITS>(&tables.bases, self.states);
@@ -140,9 +140,10 @@ fn whole_windows<L: Lanes>(
     lanes.select(lanes.load(&LOWER_HALVES), loaded, upper)
 }
 
-/// 32 in each word, and the lower 32 bits of each.
-const HALVES: [u8; 64] = each_word([32, 0, 0, 0, 0, 0, 0, 0]);
-const LOWER_HALVES: [u8; 64] = each_word([255, 255, 255, 255, 0, 0, 0, 0]);
+/// 32 in each word, and the lower and the upper 32 bits of each.
+pub(crate) const HALVES: [u8; 64] = each_word([32, 0, 0, 0, 0, 0, 0, 0]);
+pub(crate) const LOWER_HALVES: [u8; 64] = each_word([255, 255, 255, 255, 0, 0, 0, 0]);
+pub(crate) const UPPER_HALVES: [u8; 64] = each_word([0, 0, 0, 0, 255, 255, 255, 255]);
 
 const fn each_word(word: [u8; 8]) -> [u8; 64] {
     let (mut bytes, mut at) = ([0; 64], 0);

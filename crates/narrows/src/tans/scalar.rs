@@ -89,7 +89,7 @@ pub(crate) fn encode_chunk(
     let mut states = [0; MAX_LANES];
     for (group, states) in states[..runs.lanes()].chunks_mut(LANES_PER_STREAM).enumerate() {
         let first = group * LANES_PER_STREAM;
-        backward.start(runs.rows() * LANES_PER_STREAM, machine.most_bits);
+        backward.start(runs.rows() * LANES_PER_STREAM * machine.most_bits as usize);
         for (Run { width, .. }, range) in runs.iter().rev() {
             let symbols = &coded[range];
             let lanes = LANES_PER_STREAM.min(width.saturating_sub(first));
