@@ -10,11 +10,11 @@ use super::chunk::{Chunk, Runs};
 use super::backward::Backward;
 use super::lanes::{Lanes, Payload};
 use super::spec::Machine;
-use super::{MAX_LANES, encode_rows, rows};
+use super::{MAX_LANES, avx2, encode_rows, rows};
 use crate::cpu::Path;
 
 /// Fewest lanes for which 64 at once beat scalar code.
-pub(crate) const LEAST_LANES: usize = 8;
+const LEAST_LANES: usize = 8;
 
 /// Proof that the processor has what [`Path::Avx512`] needs.
 #[derive(Clone, Copy)]
@@ -28,10 +28,21 @@ impl Avx512 {
 }
 
 /// Decode every row of `batch`; the caller has seen to it that the path is available.
-pub(crate) fn decode(batch: &mut [Chunk<'_>], machine: &Machine, payload: Payload<'_>) {
+pub(super) fn decode(batch: &mut [Chunk<'_>], machine: &Machine, payload: &[u8]) {
     let proof = Avx512::new().expect("paths are chosen among those available");
-    // SAFETY: `proof` says that the processor has these instructions.
-    unsafe { decode_with(proof, batch, machine, payload) }
+    let lanes = batch.first().map_or(0, |chunk| chunk.runs.lanes());
+    match Payload::new(payload) {
+        Some(payload) if machine.bits <= 8 && lanes >= LEAST_LANES => {
+            // SAFETY: `proof` says that the processor has these instructions.
+            unsafe { decode_with(proof, batch, machine, payload) }
+        }
+        _ => avx2::decode(batch, machine, payload),
+    }
+}
+
+/// Whether [`encode_chunk`] takes chunks like these.
+pub(super) fn encodes(machine: &Machine, lanes: usize) -> bool {
+    machine.bits <= 8 && machine.steps.len() <= encode_rows::MAX_ALPHABET && lanes >= LEAST_LANES
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2")]
@@ -40,7 +51,7 @@ fn decode_with(proof: Avx512, batch: &mut [Chunk<'_>], machine: &Machine, payloa
 }
 
 /// Encode every row of a chunk as `scalar::encode_chunk` does; the caller has seen to it that the path is available.
-pub(crate) fn encode_chunk(
+pub(super) fn encode_chunk(
     coded: &[u8],
     runs: &Runs,
     machine: &Machine,

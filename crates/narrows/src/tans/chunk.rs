@@ -140,8 +140,11 @@ impl<'a> Chunk<'a> {
     }
 }
 
-/// 64 bits from bit `position` on, of which the first 57 at least are there; zeros beyond the end.
-#[inline]
+/// Bits that a window surely has: 64, less up to 7 of its first byte that are behind the position.
+pub(crate) const WINDOW: u32 = 57;
+
+/// The bits from bit `position` on, [`WINDOW`] at least; zeros beyond the end.
+#[inline(always)]
 pub(crate) fn window(payload: &[u8], position: u64) -> u64 {
     let at = (position / 8) as usize;
     if let Some(bytes) = payload.get(at..at + 8) {

@@ -5,8 +5,8 @@
 //! beyond the payload. Whether a bit stream was left is seen at its end (`Chunk::check`). Since the base of a state
 //! is a multiple of `2^bits`, states stay below the number of states.
 
-use super::chunk::Chunk;
-use super::lanes::{Lanes, Payload, WINDOW};
+use super::chunk::{Chunk, WINDOW};
+use super::lanes::{Lanes, Payload};
 use super::spec::{ByteStates, Machine};
 use super::{LANES_PER_STREAM, MAX_LANES, MAX_STREAMS, SIDE_BY_SIDE};
 
@@ -121,7 +121,8 @@ impl<L: Lanes, const BITS: u32, const MOST: u32, const AHEAD: bool> Strip<L, BIT
         lanes.store(self.positions, &mut bytes);
         let (words, _) = bytes.as_chunks();
         for (position, &word) in chunk.positions.iter_mut().zip(words) {
-            *position = u64::from_le_bytes(word) - Self::LOADED;
+            // Those not in use may be anything.
+            *position = u64::from_le_bytes(word).wrapping_sub(Self::LOADED);
         }
     }
 }
