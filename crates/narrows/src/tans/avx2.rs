@@ -6,6 +6,7 @@
 //! [`MOST_BITS`] bits at most.
 //!
 //! The scalar code is compiled here once more: BMI2 shifts by a register in one instruction.
+#![allow(clippy::wildcard_imports, reason = "intrinsics")]
 #![allow(unsafe_code, reason = "intrinsics; every one is behind `Avx2`, a proof that the processor has them")]
 
 use std::arch::x86_64::*;

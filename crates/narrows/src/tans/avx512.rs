@@ -2,12 +2,16 @@
 //!
 //! Decoding differs from the other sets of instructions in that a byte permutation looks up in 64 or 128 entries,
 //! `vpmultishiftqb` deals a window out at once, and `vpshrdvq` shifts 128 bits.
-#![allow(unsafe_code, reason = "intrinsics; every one is behind `Avx512`, a proof that the processor has them")]
+#![allow(clippy::wildcard_imports, reason = "intrinsics")]
+#![allow(
+    unsafe_code,
+    reason = "intrinsics; every one is behind `Avx512`, a proof that the processor has them"
+)]
 
 use std::arch::x86_64::*;
 
-use super::chunk::{Chunk, Runs};
 use super::backward::Backward;
+use super::chunk::{Chunk, Runs};
 use super::lanes::{Lanes, Payload};
 use super::spec::Machine;
 use super::{MAX_LANES, avx2, encode_rows, rows};
@@ -97,12 +101,7 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn table(self, entries: &[u8; 256]) -> Self::Table {
         let (quarters, _) = entries.as_chunks();
-        [
-            self.load(&quarters[0]),
-            self.load(&quarters[1]),
-            self.load(&quarters[2]),
-            self.load(&quarters[3]),
-        ]
+        [self.load(&quarters[0]), self.load(&quarters[1]), self.load(&quarters[2]), self.load(&quarters[3])]
     }
 
     #[inline(always)]

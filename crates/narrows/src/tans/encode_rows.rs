@@ -62,7 +62,14 @@ struct Strip<L: Lanes, const BITS: u32, const SYMBOL_BITS: u32> {
 impl<L: Lanes, const BITS: u32, const SYMBOL_BITS: u32> Strip<L, BITS, SYMBOL_BITS> {
     /// Encode a row; lanes whose bytes in `used` are 0 stay as they are.
     #[inline(always)]
-    fn row(&mut self, lanes: L, tables: &Tables<L>, symbols: L::Bytes, used: Option<L::Bytes>, bytes: &mut [u8]) {
+    fn row(
+        &mut self,
+        lanes: L,
+        tables: &Tables<L>,
+        symbols: L::Bytes,
+        used: Option<L::Bytes>,
+        bytes: &mut [u8],
+    ) {
         let below = lanes.less(self.states, lanes.look_up::<SYMBOL_BITS>(&tables.thresholds, symbols));
         let most = lanes.look_up::<SYMBOL_BITS>(&tables.counts, symbols);
         let less = lanes.add_bytes(most, lanes.load(&[255; MAX_LANES]));
@@ -155,9 +162,15 @@ pub(crate) fn encode<L: Lanes>(
         (6, 0..=16) => encode_chunk::<L, 6, 4>(lanes, coded, runs, machine, backward, payload, lengths),
         (7, 0..=16) => encode_chunk::<L, 7, 4>(lanes, coded, runs, machine, backward, payload, lengths),
         (8, 0..=16) => encode_chunk::<L, 8, 4>(lanes, coded, runs, machine, backward, payload, lengths),
-        (6, 17..=MAX_ALPHABET) => encode_chunk::<L, 6, 6>(lanes, coded, runs, machine, backward, payload, lengths),
-        (7, 17..=MAX_ALPHABET) => encode_chunk::<L, 7, 6>(lanes, coded, runs, machine, backward, payload, lengths),
-        (8, 17..=MAX_ALPHABET) => encode_chunk::<L, 8, 6>(lanes, coded, runs, machine, backward, payload, lengths),
+        (6, 17..=MAX_ALPHABET) => {
+            encode_chunk::<L, 6, 6>(lanes, coded, runs, machine, backward, payload, lengths)
+        }
+        (7, 17..=MAX_ALPHABET) => {
+            encode_chunk::<L, 7, 6>(lanes, coded, runs, machine, backward, payload, lengths)
+        }
+        (8, 17..=MAX_ALPHABET) => {
+            encode_chunk::<L, 8, 6>(lanes, coded, runs, machine, backward, payload, lengths)
+        }
         _ => unreachable!("states fit into bytes and symbols into registers"),
     }
 }

@@ -4,22 +4,26 @@
 //! A chunk's lanes each run the machine on their own symbols. Eight neighbouring lanes share a bit
 //! stream: within a row they take their bits in ascending lane order, least significant bit first.
 //!
-//! The fast paths: [`scalar`] for any machine; [`rows`] decodes 64 lanes at once for machines of up to 256
-//! states, whose table is held in vector registers. It is written over the few operations of
-//! [`lanes::Lanes`], which plain arrays and each set of instructions implement.
+//! The fast paths: [`scalar`] for any machine and any lanes; `rows` and `encode_rows` take 64 lanes at once, for
+//! machines of up to 256 states, whose tables are held in vector registers. They are written over the few
+//! operations of `lanes::Lanes`, which each set of instructions has, and plain arrays for tests.
+#![allow(
+    clippy::inline_always,
+    reason = "vector code must be compiled into the function that enables the instructions"
+)]
 
+#[cfg(test)]
+mod arrays;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-#[cfg(test)]
-mod arrays;
 mod backward;
 mod chunk;
 pub(crate) mod decoding;
-pub(crate) mod encoding;
 #[cfg(any(test, target_arch = "x86_64"))]
 mod encode_rows;
+pub(crate) mod encoding;
 #[cfg(any(test, target_arch = "x86_64"))]
 mod lanes;
 #[cfg(any(test, target_arch = "x86_64"))]

@@ -87,13 +87,7 @@ impl<L: Lanes, const BITS: u32, const MOST: u32, const AHEAD: bool> Strip<L, BIT
 
     /// Take `counts` bits; returns the states they lead to.
     #[inline(always)]
-    fn take(
-        &mut self,
-        lanes: L,
-        tables: &Tables<L>,
-        payload: Payload<'_>,
-        counts: L::Bytes,
-    ) -> L::Bytes {
+    fn take(&mut self, lanes: L, tables: &Tables<L>, payload: Payload<'_>, counts: L::Bytes) -> L::Bytes {
         let taken = lanes.totals(counts);
         let mut loaded = lanes.windows(payload, self.positions);
         if MOST > WINDOW + 6 && lanes.any_above(taken, u64::from(WINDOW)) {

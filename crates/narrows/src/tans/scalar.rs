@@ -83,7 +83,7 @@ fn decode_rows<const N: usize, const ROWS: usize, const FILL: usize>(
         for row in 0..ROWS {
             let symbols = &mut rows[row * width + first..][..N];
             for lane in 0..N {
-                if (row * N + lane) % FILL == 0 {
+                if (row * N + lane).is_multiple_of(FILL) {
                     bits = window(payload, taken);
                 }
                 let state = machine.states[at[lane]];
@@ -161,7 +161,7 @@ fn encode_rows<const N: usize, const ROWS: usize, const FLUSH: usize>(
                 let count = x.wrapping_add(step.more) >> 16;
                 bits.put(x & !(!0 << count), count);
                 at[lane] = u32::from(machine.of_symbol[(x >> count).wrapping_add(step.offset) as usize]);
-                if (row * N + lane) % FLUSH == 0 {
+                if (row * N + lane).is_multiple_of(FLUSH) {
                     bits.flush();
                 }
             }

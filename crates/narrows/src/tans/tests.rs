@@ -71,7 +71,8 @@ fn symbols(table: &Table, count: usize, random: &mut Random) -> Vec<u8> {
     let present: Vec<u8> = (0..alphabet).filter(|&s| table.frequencies()[s] > 0).map(|s| s as u8).collect();
     let drawn = |random: &mut Random| {
         let slot = random.below(1 << table.bits()) as u16;
-        (0..alphabet).rev().find(|&s| table.cumulative()[s] <= slot && table.frequencies()[s] > 0).unwrap() as u8
+        (0..alphabet).rev().find(|&s| table.cumulative()[s] <= slot && table.frequencies()[s] > 0).unwrap()
+            as u8
     };
     let spread = random.below(3);
     (0..count)
@@ -180,7 +181,8 @@ fn every_path_is_the_reference_in_natural_order() {
                 let chunk_rows = random.below(rows.count()) + 1;
                 let chunk_rows = if random.below(2) == 0 { rows.count() } else { chunk_rows };
                 let symbols = symbols(&table, count, &mut random);
-                let name = format!("{bits} bits {alphabet} of kind {kind}, {count} in {lanes} by {chunk_rows}");
+                let name =
+                    format!("{bits} bits {alphabet} of kind {kind}, {count} in {lanes} by {chunk_rows}");
                 Case::new(name, rows, chunk_rows, &table, symbols).check(&mut random);
             }
         }
