@@ -14,8 +14,8 @@ type Words = [u64; 8];
 /// Each word's pieces of `WIDTH` bits, the upper of two moved up by what the lower does not use: both start on a
 /// multiple of `WIDTH` bits then. `used` has in the lowest byte of both the bits that the lower takes.
 ///
-/// Three of these, from 32 bits down to 8, deal a window out to bytes; vectors do the same with shifts of 64, 32 and 16 bit
-/// lanes.
+/// Three of these, from 32 bits down to 8, deal a window out to bytes; vectors do the same with shifts of lanes of
+/// 64, 32 and 16 bits.
 const fn part<const WIDTH: u32>(word: u64, used: u64) -> u64 {
     let both = 2 * WIDTH;
     let (mut result, mut at) = (0, 0);

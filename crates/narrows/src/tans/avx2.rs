@@ -316,7 +316,8 @@ impl<const N: usize> Lanes for Avx2<N> {
             return windows_at_end(self, bytes, positions);
         }
         each!(N, i => {
-            // SAFETY: no offset is above `bytes.len() - 8` (they are below 2^61, and so compare as signed numbers): the 8 bytes loaded from each lie within `bytes`.
+            // SAFETY: no offset is above `bytes.len() - 8` (they are below 2^61, and so compare as signed
+            // numbers), so that the 8 bytes loaded from each lie within `bytes`.
             let loaded = _mm256_i64gather_epi64::<1>(bytes.as_ptr().cast(), offsets[i]);
             _mm256_srlv_epi64(loaded, _mm256_and_si256(positions[i], _mm256_set1_epi64x(7)))
         })

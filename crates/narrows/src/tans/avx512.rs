@@ -233,8 +233,8 @@ impl Lanes for Avx512 {
 
     #[inline(always)]
     fn deal(self, window: __m512i, counts: __m512i) -> __m512i {
-        // Where each lane's bits begin: the sum of the counts below it, at most 56. One `vpmullq` would give it too, but
-        // waits for its destination's old value on Golden Cove, which ties independent strips together.
+        // Where each lane's bits begin: the sum of the counts below it, at most 56. One `vpmullq` would give it
+        // too, but waits for its destination's old value on Golden Cove, which ties strips together.
         // SAFETY: `self` is the proof of the instructions.
         unsafe {
             let below = _mm512_slli_epi64::<8>(counts);

@@ -1,14 +1,15 @@
 //! Encoding 64 lanes at once, for machines of up to 256 states and alphabets of up to 64 symbols, whose tables
 //! vector registers hold.
 //!
-//! With `S` states, state `y` stands for `x = S + y`. Symbol `s` takes `k` bits, or one less if `y < t`, `t` being
-//! `(f << k) - S`; then it moves to the state `of_symbol[(y >> n) + (S >> n) + c - f]`, all but `y >> n` of which is known of
-//! the symbol and either `n`. Eight lanes' bits are put together in 64, and these before those of the rows after,
+//! With `S` states, state `y` stands for `x = S + y`. Symbol `s` puts out `n = k` bits, or one less if `y < t`, `t`
+//! being `(f << k) - S`; then it moves to the state `of_symbol[(y >> n) + (S >> n) + c - f]`, of which all but `y >> n`
+//! is known of the symbol and either `n`. Eight lanes' bits are put together in 64, and these before those of the rows after,
 //! since the encoder runs backward; whole bytes are written when another row might not fit.
 
 use super::backward::{self, Backward, MARGIN};
 use super::chunk::Runs;
 use super::lanes::Lanes;
+use super::rows::{HALVES, LOWER_HALVES, UPPER_HALVES};
 use super::spec::Machine;
 use super::{LANES_PER_STREAM, MAX_LANES, MAX_STREAMS};
 
@@ -131,8 +132,6 @@ impl<L: Lanes, const BITS: u32, const SYMBOL_BITS: u32> Strip<L, BITS, SYMBOL_BI
         self.counts = lanes.and(self.counts, lanes.load(&[7; MAX_LANES]));
     }
 }
-
-use super::rows::{HALVES, LOWER_HALVES, UPPER_HALVES};
 
 #[inline(always)]
 fn words<L: Lanes>(lanes: L, vector: L::Bytes) -> [u64; MAX_STREAMS] {

@@ -69,9 +69,10 @@ pub(crate) trait Lanes: Copy {
     /// Deal the bits of each word of `window` out to its bytes, from the lowest on: each byte's low `counts` bits are
     /// its own, those above anything.
     fn deal(self, window: Self::Bytes, counts: Self::Bytes) -> Self::Bytes;
-    /// Undo [`Lanes::deal`] for each half of a word: the low `counts` bits of four bytes, next to each other from the lowest
-    /// bit of the half on. Bits above `counts` are zero.
+    /// Undo [`Lanes::deal`] for each half of a word: the low `counts` bits of four bytes, next to each other from
+    /// the lowest bit of the half on. Bits above `counts` are zero.
     fn gather_halves(self, bits: Self::Bytes, counts: Self::Bytes) -> Self::Bytes;
-    /// For each word, the payload's bits from bit `positions` on: [`WINDOW`](super::chunk::WINDOW) at least, zeros beyond its end.
+    /// For each word, the payload's bits from bit `positions` on: [`WINDOW`](super::chunk::WINDOW) at least, zeros
+    /// beyond its end.
     fn windows(self, payload: Payload<'_>, positions: Self::Bytes) -> Self::Bytes;
 }

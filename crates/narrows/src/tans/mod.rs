@@ -21,12 +21,14 @@ mod avx512;
 mod backward;
 mod chunk;
 pub(crate) mod decoding;
-#[cfg(any(test, target_arch = "x86_64"))]
+#[cfg(any(test, target_arch = "x86_64", target_arch = "aarch64"))]
 mod encode_rows;
 pub(crate) mod encoding;
-#[cfg(any(test, target_arch = "x86_64"))]
+#[cfg(any(test, target_arch = "x86_64", target_arch = "aarch64"))]
 mod lanes;
-#[cfg(any(test, target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(any(test, target_arch = "x86_64", target_arch = "aarch64"))]
 mod rows;
 mod scalar;
 pub(crate) mod spec;
@@ -115,6 +117,8 @@ fn encoder_of(path: Path, runs: &Runs, machine: &Machine) -> ChunkEncoder {
         Path::Avx512 if avx512::encodes(machine, runs.lanes()) => avx512::encode_chunk,
         #[cfg(target_arch = "x86_64")]
         Path::Avx512 | Path::Avx2 => avx2::encode_chunk,
+        #[cfg(target_arch = "aarch64")]
+        Path::Neon => neon::encode_chunk,
         _ => {
             let _ = (runs, machine);
             scalar::encode_chunk
@@ -215,6 +219,8 @@ fn decode_batch(path: Path, batch: &mut [Chunk<'_>], machine: &Machine, payload:
         Path::Avx512 => avx512::decode(batch, machine, payload),
         #[cfg(target_arch = "x86_64")]
         Path::Avx2 => avx2::decode(batch, machine, payload),
+        #[cfg(target_arch = "aarch64")]
+        Path::Neon => neon::decode(batch, machine, payload),
         _ => batch.iter_mut().for_each(|chunk| scalar::decode_chunk(chunk, machine, payload)),
     }
 }

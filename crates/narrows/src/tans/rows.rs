@@ -1,6 +1,9 @@
 //! Decoding 64 lanes at once, for machines of up to 256 states: the state table is three byte tables (symbol,
 //! bits, base) that vector registers hold, and a look-up is a permutation.
 //!
+//! A row on AVX-512 is some 23 vector instructions and a load of eight words, on two ports: about 13 cycles a row of
+//! four strips side by side at 64 states (13 Gsymbols/s at 3 GHz); one strip alone waits for itself, 20 cycles.
+//!
 //! Any bytes are safe: positions only move forward by what rows take, and [`Lanes::windows`] gives zeros
 //! beyond the payload. Whether a bit stream was left is seen at its end (`Chunk::check`). Since the base of a state
 //! is a multiple of `2^bits`, states stay below the number of states.
