@@ -26,7 +26,7 @@ fn bins(alphabet: usize, bits: Option<f64>) -> Vec<f64> {
     };
     let (mut low, mut high) = (0.0, 20.0);
     for _ in 0..60 {
-        let decay = (low + high) / 2.0;
+        let decay = f64::midpoint(low, high);
         if entropy(&of_decay(decay)) > bits { low = decay } else { high = decay }
     }
     of_decay(low)
@@ -122,7 +122,11 @@ fn main() {
                 let new = |target| Tans::new(symbols.clone(), alphabet, state_bits, target);
                 report(&mut new(Target::Size), count, &name);
                 if count == 100_000 {
-                    report(&mut new(Target::Latency).arranged(64, count / 256 + 1), count, &format!("{name} 4x64"));
+                    report(
+                        &mut new(Target::Latency).arranged(64, count / 256 + 1),
+                        count,
+                        &format!("{name} 4x64"),
+                    );
                 }
             }
         }

@@ -12,18 +12,19 @@ pub(crate) struct Backward {
     count: u32,
 }
 
-/// Bytes behind the stream, and room before it to write eight at once.
-const MARGIN: usize = 8;
+/// Zero bytes behind a stream; as many before it can be written.
+pub(crate) const MARGIN: usize = 8;
 
 impl Backward {
-    /// Start a stream of at most `symbols` times `most_bits` bits.
-    pub(crate) fn start(&mut self, symbols: usize, most_bits: u32) {
-        let room = (symbols * most_bits as usize).div_ceil(8) + 3 * MARGIN;
+    /// Start a stream of at most `bits` bits.
+    #[inline]
+    pub(crate) fn start(&mut self, bits: usize) {
+        let room = bits.div_ceil(8) + 3 * MARGIN;
         if self.bytes.len() < room {
-            self.bytes.clear();
             self.bytes.resize(room, 0);
         }
         self.at = self.bytes.len() - MARGIN;
+        self.bytes[self.at..].fill(0);
         self.pending = 0;
         self.count = 0;
     }
@@ -42,18 +43,40 @@ impl Backward {
 
     /// Append the stream to `out`, padded with zero bits to a whole byte; returns its bytes.
     pub(crate) fn finish(&mut self, out: &mut Vec<u8>) -> usize {
-        let mut bits = self.bits();
-        let count = bits.count;
-        bits.flush_part();
-        bits.keep();
-        let first = self.at - usize::from(count > 0);
-        append_shifted(&self.bytes, first, (8 - count) % 8, out)
+        finish(&mut self.bytes, self.at, self.pending, self.count, out)
+    }
+
+    /// Room for `streams` streams side by side, of at most `bits` bits each: their bytes, and how many each has
+    /// room for. Each is written before its last [`MARGIN`] bytes.
+    pub(crate) fn side_by_side(&mut self, streams: usize, bits: usize) -> (&mut [u8], usize) {
+        let room = bits.div_ceil(8) + 3 * MARGIN;
+        if self.bytes.len() < streams * room {
+            self.bytes.resize(streams * room, 0);
+        }
+        let bytes = &mut self.bytes[..streams * room];
+        bytes.chunks_exact_mut(room).for_each(|stream| stream[room - MARGIN..].fill(0));
+        (bytes, room)
     }
 }
 
-/// Append the bits of `bytes` from bit `shift` < 8 of byte `first` on, up to the 8 zero bytes it ends with; returns
+/// Write all `count` < 64 bits of `pending`, the last of them on top of the byte before `at`.
+#[inline]
+pub(crate) fn write_above(bytes: &mut [u8], at: usize, pending: u64, count: u32) {
+    // Bits above `count` are of bytes already written.
+    let aligned = pending << (63 - count) << 1;
+    bytes[at - 8..at].copy_from_slice(&aligned.to_le_bytes());
+}
+
+/// Append to `out` the stream that fills `bytes` from `at` up to its margin, and begins with the `count` < 8 bits
+/// of `pending`; returns its bytes.
+pub(crate) fn finish(bytes: &mut [u8], at: usize, pending: u64, count: u32, out: &mut Vec<u8>) -> usize {
+    write_above(bytes, at, pending, count);
+    append_shifted(bytes, at - usize::from(count > 0), (8 - count) % 8, out)
+}
+
+/// Append the bits of `bytes` from bit `shift` < 8 of byte `first` on, up to the zeros of the margin; returns
 /// how many bytes they are.
-pub(crate) fn append_shifted(bytes: &[u8], first: usize, shift: u32, out: &mut Vec<u8>) -> usize {
+fn append_shifted(bytes: &[u8], first: usize, shift: u32, out: &mut Vec<u8>) -> usize {
     let length = bytes.len() - MARGIN - first;
     if shift == 0 {
         out.extend_from_slice(&bytes[first..first + length]);
@@ -62,7 +85,7 @@ pub(crate) fn append_shifted(bytes: &[u8], first: usize, shift: u32, out: &mut V
     let start = out.len();
     out.resize(start + length.next_multiple_of(8), 0);
     for (to, at) in out[start..].chunks_exact_mut(8).zip((first..).step_by(8)) {
-        // The last may begin up to 7 bytes before the zeros.
+        // The last begins 7 bytes at most before the margin.
         let low = u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
         let high = bytes.get(at + 8).copied().unwrap_or(0);
         to.copy_from_slice(&(low >> shift | u64::from(high) << (64 - shift)).to_le_bytes());
@@ -91,17 +114,9 @@ impl Bits<'_> {
     /// Write the whole bytes.
     #[inline]
     pub(crate) fn flush(&mut self) {
-        self.flush_part();
+        write_above(self.bytes, self.at, self.pending, self.count);
         self.at -= self.count as usize / 8;
         self.count %= 8;
-    }
-
-    /// Write all bits, the last of them on top of the byte before those written.
-    #[inline]
-    fn flush_part(&mut self) {
-        // Bits above `count` are of bytes already written.
-        let aligned = self.pending << (63 - self.count) << 1;
-        self.bytes[self.at - 8..self.at].copy_from_slice(&aligned.to_le_bytes());
     }
 
     /// Hand the writing back.
@@ -134,7 +149,7 @@ mod tests {
             let mut writer = BitWriter::new(&mut forward);
             fields.iter().for_each(|&(bits, count)| writer.put(bits, count));
             writer.finish();
-            backward.start(length, 12);
+            backward.start(length * 12);
             let mut bits = backward.bits();
             for &(field, count) in fields.iter().rev() {
                 bits.put(field, count);

@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::{LANES_PER_STREAM, MAX_LANES, MAX_STREAMS};
-use crate::bits::BitReader;
 use crate::layout::Rows;
 
 /// Consecutive rows of the same number of symbols.
@@ -101,11 +100,12 @@ impl<'a> Chunk<'a> {
         lengths: &[u32],
     ) -> (Self, usize) {
         let states_end = offset + (runs.lanes() * state_bits as usize).div_ceil(8);
-        let mut first = BitReader::new(&payload[offset..states_end]);
-        let mut states = Lanes16::default();
+        let (mut states, mut at) = (Lanes16::default(), 8 * offset as u64);
         for state in &mut states.0[..runs.lanes()] {
-            *state = first.take(state_bits).unwrap_or(0) as u16;
+            *state = (window(payload, at) & ((1 << state_bits) - 1)) as u16;
+            at += u64::from(state_bits);
         }
+        let bad_padding = at % 8 > 0 && payload[states_end - 1] >> (at % 8) != 0;
         let (mut positions, mut ends) = ([0; MAX_STREAMS], [0; MAX_STREAMS]);
         let mut end = states_end;
         for ((position, stream_end), &length) in positions.iter_mut().zip(&mut ends).zip(lengths) {
@@ -114,7 +114,7 @@ impl<'a> Chunk<'a> {
             *stream_end = end;
         }
         assert!(end <= payload.len(), "the directory was checked");
-        (Self { coded, runs, states, positions, ends, bad_padding: !first.padding_is_zero() }, end)
+        (Self { coded, runs, states, positions, ends, bad_padding }, end)
     }
 
     /// Whether all was as an encoder leaves it, once every row is decoded.
@@ -140,8 +140,11 @@ impl<'a> Chunk<'a> {
     }
 }
 
-/// 64 bits from bit `position` on, of which the first 57 at least are there; zeros beyond the end.
-#[inline]
+/// Bits that a window surely has: 64, less up to 7 of its first byte that are behind the position.
+pub(crate) const WINDOW: u32 = 57;
+
+/// The bits from bit `position` on, [`WINDOW`] at least; zeros beyond the end.
+#[inline(always)]
 pub(crate) fn window(payload: &[u8], position: u64) -> u64 {
     let at = (position / 8) as usize;
     if let Some(bytes) = payload.get(at..at + 8) {

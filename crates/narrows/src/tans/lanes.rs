@@ -1,17 +1,7 @@
-//! The vector operations that [`rows`](super::rows) is written over, and what they are on plain arrays.
+//! The vector operations that [`rows`](super::rows) and [`encode_rows`](super::encode_rows) are written over.
 //!
 //! A vector holds a byte for each lane. Eight lanes are a group; the bytes of a group, the first lane's the
 //! lowest, are a *word* of 64 bits, of which it has one window of its bit stream and one position in it.
-
-use std::array::from_fn;
-
-use super::chunk::window;
-
-/// Fewest lanes for which decoding 64 at once beats scalar code on plain arrays.
-pub(crate) const LEAST_LANES: usize = 8;
-
-/// Bits that a window surely has: 64, less up to 7 of its first byte that are behind the position.
-pub(crate) const WINDOW: u32 = 57;
 
 /// At least eight bytes: so many can always be loaded at once.
 #[derive(Clone, Copy)]
@@ -29,7 +19,8 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// A set of instructions that works on 64 lanes at once; a value of it proves that the processor has them.
+/// A set of instructions that works on 64 lanes at once; a value of it proves that the processor has them. It may
+/// leave out lanes that no chunk has in use: they load as nothing and are not stored.
 ///
 /// Words are unsigned; shifts by 64 or more give 0.
 pub(crate) trait Lanes: Copy {
@@ -37,6 +28,8 @@ pub(crate) trait Lanes: Copy {
     type Bytes: Copy;
     /// 256 bytes to look up in.
     type Table: Copy;
+    /// Yes or no for each lane.
+    type Mask: Copy;
 
     /// The lanes' bytes.
     fn load(self, bytes: &[u8; 64]) -> Self::Bytes;
@@ -44,7 +37,8 @@ pub(crate) trait Lanes: Copy {
     fn store(self, vector: Self::Bytes, bytes: &mut [u8; 64]);
     /// The table of these entries.
     fn table(self, entries: &[u8; 256]) -> Self::Table;
-    /// The entries at `index`; only the first `2^BITS` (6 to 8) count, and indices are below that.
+    /// The entries at `index`; only the first `2^BITS` (4 or 6 to 8) count, and indices
+    /// are below that.
     fn look_up<const BITS: u32>(self, table: &Self::Table, index: Self::Bytes) -> Self::Bytes;
     /// Bytes with the lowest `counts` (0 to 8) bits set.
     fn low_bits(self, counts: Self::Bytes) -> Self::Bytes;
@@ -52,124 +46,33 @@ pub(crate) trait Lanes: Copy {
     fn select(self, mask: Self::Bytes, yes: Self::Bytes, no: Self::Bytes) -> Self::Bytes;
     /// Bits set in both.
     fn and(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Bits set in either.
+    fn or(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Sums of bytes, modulo 256.
+    fn add_bytes(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Bytes moved down by `counts` (0 to 8) bits.
+    fn shift_right(self, bytes: Self::Bytes, counts: Self::Bytes) -> Self::Bytes;
+    /// Where a byte is less than another.
+    fn less(self, a: Self::Bytes, b: Self::Bytes) -> Self::Mask;
+    /// Bytes of `yes` where `mask` says so, of `no` elsewhere.
+    fn choose(self, mask: Self::Mask, yes: Self::Bytes, no: Self::Bytes) -> Self::Bytes;
     /// Sums of words.
     fn add(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
     /// For each word, the sum of its bytes, at most 64.
     fn totals(self, counts: Self::Bytes) -> Self::Bytes;
-    /// Whether any word is above [`WINDOW`]; words are below 256.
-    fn any_above_window(self, words: Self::Bytes) -> bool;
+    /// Whether any word is above `bound`.
+    fn any_above(self, words: Self::Bytes, bound: u64) -> bool;
+    /// Words moved up by `counts` (0 to 64) bits.
+    fn shift_left_words(self, words: Self::Bytes, counts: Self::Bytes) -> Self::Bytes;
     /// For each word, 64 bits of `high:low` from bit `count` of `low` on, `count` at most `MOST`, 63 or 64.
     fn funnel<const MOST: u32>(self, low: Self::Bytes, high: Self::Bytes, count: Self::Bytes) -> Self::Bytes;
     /// Deal the bits of each word of `window` out to its bytes, from the lowest on: each byte's low `counts` bits are
     /// its own, those above anything.
     fn deal(self, window: Self::Bytes, counts: Self::Bytes) -> Self::Bytes;
-    /// For each word, the payload's bits from bit `positions` on: 57 at least, zeros beyond its end.
+    /// Undo [`Lanes::deal`] for each half of a word: the low `counts` bits of four bytes, next to each other from
+    /// the lowest bit of the half on. Bits above `counts` are zero.
+    fn gather_halves(self, bits: Self::Bytes, counts: Self::Bytes) -> Self::Bytes;
+    /// For each word, the payload's bits from bit `positions` on: [`WINDOW`](super::chunk::WINDOW) at least, zeros
+    /// beyond its end.
     fn windows(self, payload: Payload<'_>, positions: Self::Bytes) -> Self::Bytes;
-}
-
-/// Plain arrays, a word for each group: [`Path::Portable`](crate::Path::Portable).
-#[derive(Clone, Copy)]
-pub(crate) struct Arrays;
-
-type Words = [u64; 8];
-
-/// Each word's pieces of `WIDTH` bits, the upper of two moved up by what the lower does not use: both start on a
-/// multiple of `WIDTH` bits then. `used` has in the lowest byte of both the bits that the lower takes.
-///
-/// Three of these, from 32 bits down to 8, deal a window out to bytes; vectors do the same with shifts of 64, 32 and 16 bit
-/// lanes.
-const fn part<const WIDTH: u32>(word: u64, used: u64) -> u64 {
-    let both = 2 * WIDTH;
-    let (mut result, mut at) = (0, 0);
-    while at < 64 {
-        let piece = word >> at & (!0 >> (64 - both));
-        let low = (used >> at & 0xff) as u32;
-        let low_mask = (1 << WIDTH) - 1;
-        let high = piece << (WIDTH - low) & (low_mask << WIDTH);
-        result |= (piece & low_mask | high) << at;
-        at += both;
-    }
-    result
-}
-
-impl Lanes for Arrays {
-    type Bytes = Words;
-    type Table = [u8; 256];
-
-    #[inline]
-    fn load(self, bytes: &[u8; 64]) -> Words {
-        let (words, _) = bytes.as_chunks();
-        from_fn(|word| u64::from_le_bytes(words[word]))
-    }
-
-    #[inline]
-    fn store(self, vector: Words, bytes: &mut [u8; 64]) {
-        let (words, _) = bytes.as_chunks_mut();
-        words.iter_mut().zip(vector).for_each(|(bytes, word)| *bytes = word.to_le_bytes());
-    }
-
-    #[inline]
-    fn table(self, entries: &[u8; 256]) -> Self::Table {
-        *entries
-    }
-
-    #[inline]
-    fn look_up<const BITS: u32>(self, table: &Self::Table, index: Words) -> Words {
-        index.map(|word| u64::from_le_bytes(word.to_le_bytes().map(|at| table[usize::from(at)])))
-    }
-
-    #[inline]
-    fn low_bits(self, counts: Words) -> Words {
-        counts.map(|word| u64::from_le_bytes(word.to_le_bytes().map(|count| ((1_u32 << count) - 1) as u8)))
-    }
-
-    #[inline]
-    fn select(self, mask: Words, yes: Words, no: Words) -> Words {
-        from_fn(|word| mask[word] & yes[word] | !mask[word] & no[word])
-    }
-
-    #[inline]
-    fn and(self, a: Words, b: Words) -> Words {
-        from_fn(|word| a[word] & b[word])
-    }
-
-    #[inline]
-    fn add(self, a: Words, b: Words) -> Words {
-        from_fn(|word| a[word] + b[word])
-    }
-
-    #[inline]
-    fn totals(self, counts: Words) -> Words {
-        // The top byte of the product is the sum of all.
-        counts.map(|word| word.wrapping_mul(0x0101_0101_0101_0101) >> 56)
-    }
-
-    #[inline]
-    fn funnel<const MOST: u32>(self, low: Words, high: Words, count: Words) -> Words {
-        from_fn(|word| {
-            let both = u128::from(high[word]) << 64 | u128::from(low[word]);
-            (both >> count[word]) as u64
-        })
-    }
-
-    #[inline]
-    fn any_above_window(self, words: Words) -> bool {
-        words.iter().any(|&word| word > u64::from(WINDOW))
-    }
-
-    #[inline]
-    fn deal(self, window: Words, counts: Words) -> Words {
-        from_fn(|word| {
-            let pairs = counts[word] + (counts[word] >> 8);
-            let fours = (pairs & 0x00ff_00ff_00ff_00ff) + (pairs >> 16 & 0x00ff_00ff_00ff_00ff);
-            let halves = part::<32>(window[word], fours);
-            let quarters = part::<16>(halves, pairs);
-            part::<8>(quarters, counts[word])
-        })
-    }
-
-    #[inline]
-    fn windows(self, payload: Payload<'_>, positions: Words) -> Words {
-        positions.map(|position| window(payload.bytes(), position))
-    }
 }

@@ -68,7 +68,10 @@ impl Tans {
         self.payload.len()
     }
 
-    /// Bit streams to symbols; panics if they are not those encoded.
+    /// Bit streams to symbols.
+    ///
+    /// # Panics
+    /// If they are not those that were encoded.
     pub fn decode(&mut self, path: Path) {
         let Self { rows, chunk_rows, machine, payload, lengths, decoded, .. } = self;
         decode(path, decoded, (rows, *chunk_rows), machine, payload, lengths).expect("a stream");

@@ -1,7 +1,13 @@
 //! Every path against the reference, symbol for symbol, byte for byte and error for error.
 
+use super::arrays::Arrays;
+use super::chunk::{Chunk, Runs};
+use super::lanes::Payload;
 use super::spec::Machine;
-use super::{MAX_LANES, STATE_BITS, Scratch, decode, encode};
+use super::{
+    ChunkEncoder, MAX_LANES, STATE_BITS, Scratch, decode, decode_by, encode, encode_by, encode_rows, rows,
+    scalar,
+};
 use crate::cpu::Path;
 use crate::layout::{Planes, Rows};
 use crate::model::Table;
@@ -20,6 +26,27 @@ impl Random {
 
     fn below(&mut self, bound: usize) -> usize {
         ((self.bits() >> 32) as usize * bound) >> 32
+    }
+}
+
+/// What is compared with the reference: a path, or the lane algorithms on plain arrays, which vectors also run.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    On(Path),
+    Arrays,
+}
+
+fn ways() -> impl Iterator<Item = Way> {
+    paths().map(Way::On).chain([Way::Arrays])
+}
+
+fn array_encoder(runs: &Runs, machine: &Machine) -> ChunkEncoder {
+    let _ = runs;
+    if machine.bits > 8 || machine.steps.len() > encode_rows::MAX_ALPHABET {
+        return scalar::encode_chunk;
+    }
+    |coded, runs, machine, backward, payload, lengths| {
+        encode_rows::encode(Arrays, coded, runs, machine, backward, payload, lengths)
     }
 }
 
@@ -44,7 +71,8 @@ fn symbols(table: &Table, count: usize, random: &mut Random) -> Vec<u8> {
     let present: Vec<u8> = (0..alphabet).filter(|&s| table.frequencies()[s] > 0).map(|s| s as u8).collect();
     let drawn = |random: &mut Random| {
         let slot = random.below(1 << table.bits()) as u16;
-        (0..alphabet).rev().find(|&s| table.cumulative()[s] <= slot && table.frequencies()[s] > 0).unwrap() as u8
+        (0..alphabet).rev().find(|&s| table.cumulative()[s] <= slot && table.frequencies()[s] > 0).unwrap()
+            as u8
     };
     let spread = random.below(3);
     (0..count)
@@ -72,30 +100,48 @@ impl Case {
         let mut machine = Machine::default();
         machine.set(table);
         let mut scratch = Scratch::default();
-        let mut encoded = |path| {
+        let mut encoded = |way| {
             let (mut payload, mut lengths) = (vec![9], vec![7]);
             let order = (&rows, chunk_rows);
-            encode(path, &symbols, order, (table, &machine), &mut scratch, &mut payload, &mut lengths);
+            let (out, ends) = (&mut payload, &mut lengths);
+            match way {
+                Way::On(path) => {
+                    encode(path, &symbols, order, (table, &machine), &mut scratch, out, ends);
+                }
+                Way::Arrays => {
+                    let encoder_of = |runs: &Runs| array_encoder(runs, &machine);
+                    encode_by(encoder_of, &symbols, order, &machine, &mut scratch, out, ends);
+                }
+            }
             (payload.split_off(1), lengths.split_off(1))
         };
-        let (payload, lengths) = encoded(Path::Reference);
-        for path in paths() {
-            let (other, other_lengths) = encoded(path);
-            assert_eq!(other_lengths, lengths, "{path:?} {name}");
-            assert!(other == payload, "{path:?} {name}");
+        let (payload, lengths) = encoded(Way::On(Path::Reference));
+        for way in ways() {
+            let (other, other_lengths) = encoded(way);
+            assert_eq!(other_lengths, lengths, "{way:?} {name}");
+            assert!(other == payload, "{way:?} {name}");
         }
         Self { name, rows, chunk_rows, machine, symbols, payload, lengths }
     }
 
-    fn decode(&self, path: Path, payload: &[u8]) -> Result<Vec<u8>, (usize, &'static str)> {
+    fn decode(&self, way: Way, payload: &[u8]) -> Result<Vec<u8>, (usize, &'static str)> {
         let mut decoded = vec![99; self.symbols.len()];
         let order = (&self.rows, self.chunk_rows);
-        decode(path, &mut decoded, order, &self.machine, payload, &self.lengths).map(|()| decoded)
+        let (machine, lengths) = (&self.machine, &self.lengths);
+        match (way, Payload::new(payload)) {
+            (Way::Arrays, Some(vectors)) if machine.bits <= 8 => {
+                let batch = |batch: &mut [Chunk<'_>]| rows::decode(Arrays, batch, machine, vectors);
+                decode_by(batch, &mut decoded, order, machine.bits, payload, lengths)
+            }
+            (Way::Arrays, _) => return self.decode(Way::On(Path::Portable), payload),
+            (Way::On(path), _) => decode(path, &mut decoded, order, machine, payload, lengths),
+        }
+        .map(|()| decoded)
     }
 
     fn check(&self, random: &mut Random) {
-        for path in paths() {
-            assert!(self.decode(path, &self.payload).as_ref() == Ok(&self.symbols), "{path:?} {}", self.name);
+        for way in ways() {
+            assert!(self.decode(way, &self.payload).as_ref() == Ok(&self.symbols), "{way:?} {}", self.name);
         }
         let mut changed = self.payload.clone();
         for round in 0..6 {
@@ -111,9 +157,9 @@ impl Case {
                 4 => changed.iter_mut().for_each(|byte| *byte = random.bits() as u8),
                 _ => changed.fill(0),
             }
-            let expected = self.decode(Path::Reference, &changed);
-            for path in paths() {
-                assert!(self.decode(path, &changed) == expected, "{path:?} {} {round}", self.name);
+            let expected = self.decode(Way::On(Path::Reference), &changed);
+            for way in ways() {
+                assert!(self.decode(way, &changed) == expected, "{way:?} {} {round}", self.name);
             }
         }
     }
@@ -135,7 +181,8 @@ fn every_path_is_the_reference_in_natural_order() {
                 let chunk_rows = random.below(rows.count()) + 1;
                 let chunk_rows = if random.below(2) == 0 { rows.count() } else { chunk_rows };
                 let symbols = symbols(&table, count, &mut random);
-                let name = format!("{bits} bits {alphabet} of kind {kind}, {count} in {lanes} by {chunk_rows}");
+                let name =
+                    format!("{bits} bits {alphabet} of kind {kind}, {count} in {lanes} by {chunk_rows}");
                 Case::new(name, rows, chunk_rows, &table, symbols).check(&mut random);
             }
         }

@@ -2,21 +2,23 @@
 //!
 //! Decoding differs from the other sets of instructions in that a byte permutation looks up in 64 or 128 entries,
 //! `vpmultishiftqb` deals a window out at once, and `vpshrdvq` shifts 128 bits.
-#![allow(unsafe_code, reason = "intrinsics; every one is behind `Avx512`, a proof that the processor has them")]
-
-mod encoding;
+#![allow(clippy::wildcard_imports, reason = "intrinsics")]
+#![allow(
+    unsafe_code,
+    reason = "intrinsics; every one is behind `Avx512`, a proof that the processor has them"
+)]
 
 use std::arch::x86_64::*;
 
-use super::chunk::Chunk;
-use super::lanes::{Lanes, Payload, WINDOW};
-use super::rows;
+use super::backward::Backward;
+use super::chunk::{Chunk, Runs};
+use super::lanes::{Lanes, Payload};
 use super::spec::Machine;
+use super::{MAX_LANES, avx2, encode_rows, rows};
 use crate::cpu::Path;
-pub(crate) use encoding::{Scratch, encode_chunk};
 
 /// Fewest lanes for which 64 at once beat scalar code.
-pub(crate) const LEAST_LANES: usize = 8;
+const LEAST_LANES: usize = 8;
 
 /// Proof that the processor has what [`Path::Avx512`] needs.
 #[derive(Clone, Copy)]
@@ -30,10 +32,21 @@ impl Avx512 {
 }
 
 /// Decode every row of `batch`; the caller has seen to it that the path is available.
-pub(crate) fn decode(batch: &mut [Chunk<'_>], machine: &Machine, payload: Payload<'_>) {
+pub(super) fn decode(batch: &mut [Chunk<'_>], machine: &Machine, payload: &[u8]) {
     let proof = Avx512::new().expect("paths are chosen among those available");
-    // SAFETY: `proof` says that the processor has these instructions.
-    unsafe { decode_with(proof, batch, machine, payload) }
+    let lanes = batch.first().map_or(0, |chunk| chunk.runs.lanes());
+    match Payload::new(payload) {
+        Some(payload) if machine.bits <= 8 && lanes >= LEAST_LANES => {
+            // SAFETY: `proof` says that the processor has these instructions.
+            unsafe { decode_with(proof, batch, machine, payload) }
+        }
+        _ => avx2::decode(batch, machine, payload),
+    }
+}
+
+/// Whether [`encode_chunk`] takes chunks like these.
+pub(super) fn encodes(machine: &Machine, lanes: usize) -> bool {
+    machine.bits <= 8 && machine.steps.len() <= encode_rows::MAX_ALPHABET && lanes >= LEAST_LANES
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2")]
@@ -41,9 +54,37 @@ fn decode_with(proof: Avx512, batch: &mut [Chunk<'_>], machine: &Machine, payloa
     rows::decode(proof, batch, machine, payload);
 }
 
+/// Encode every row of a chunk as `scalar::encode_chunk` does; the caller has seen to it that the path is available.
+pub(super) fn encode_chunk(
+    coded: &[u8],
+    runs: &Runs,
+    machine: &Machine,
+    backward: &mut Backward,
+    payload: &mut Vec<u8>,
+    lengths: &mut Vec<u32>,
+) -> [u16; MAX_LANES] {
+    let proof = Avx512::new().expect("paths are chosen among those available");
+    // SAFETY: `proof` says that the processor has these instructions.
+    unsafe { encode_with(proof, coded, runs, machine, backward, payload, lengths) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2")]
+fn encode_with(
+    proof: Avx512,
+    coded: &[u8],
+    runs: &Runs,
+    machine: &Machine,
+    backward: &mut Backward,
+    payload: &mut Vec<u8>,
+    lengths: &mut Vec<u32>,
+) -> [u16; MAX_LANES] {
+    encode_rows::encode(proof, coded, runs, machine, backward, payload, lengths)
+}
+
 impl Lanes for Avx512 {
     type Bytes = __m512i;
     type Table = [__m512i; 4];
+    type Mask = __mmask64;
 
     #[inline(always)]
     fn load(self, bytes: &[u8; 64]) -> __m512i {
@@ -60,12 +101,7 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn table(self, entries: &[u8; 256]) -> Self::Table {
         let (quarters, _) = entries.as_chunks();
-        [
-            self.load(&quarters[0]),
-            self.load(&quarters[1]),
-            self.load(&quarters[2]),
-            self.load(&quarters[3]),
-        ]
+        [self.load(&quarters[0]), self.load(&quarters[1]), self.load(&quarters[2]), self.load(&quarters[3])]
     }
 
     #[inline(always)]
@@ -73,6 +109,7 @@ impl Lanes for Avx512 {
         // SAFETY: `self` is the proof of the instructions.
         unsafe {
             match BITS {
+                4 => _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm512_castsi512_si128(table[0])), index),
                 6 => _mm512_permutexvar_epi8(index, table[0]),
                 7 => _mm512_permutex2var_epi8(table[0], index, table[1]),
                 _ => {
@@ -131,15 +168,73 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn any_above_window(self, words: __m512i) -> bool {
+    fn or(self, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: `self` is the proof of the instructions.
-        unsafe { _mm512_cmpgt_epu64_mask(words, _mm512_set1_epi64(i64::from(WINDOW))) != 0 }
+        unsafe { _mm512_or_si512(a, b) }
+    }
+
+    #[inline(always)]
+    fn add_bytes(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` is the proof of the instructions.
+        unsafe { _mm512_add_epi8(a, b) }
+    }
+
+    #[inline(always)]
+    fn shift_right(self, bytes: __m512i, counts: __m512i) -> __m512i {
+        // SAFETY: `self` is the proof of the instructions.
+        unsafe {
+            // Eight bits of the word from there on, less those of the next byte.
+            let at = _mm512_add_epi8(counts, _mm512_set1_epi64(0x3830_2820_1810_0800));
+            let high = _mm_setr_epi8(-1, 127, 63, 31, 15, 7, 3, 1, 0, 0, 0, 0, 0, 0, 0, 0);
+            let mask = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(high), counts);
+            _mm512_and_si512(_mm512_multishift_epi64_epi8(at, bytes), mask)
+        }
+    }
+
+    #[inline(always)]
+    fn less(self, a: __m512i, b: __m512i) -> __mmask64 {
+        // SAFETY: `self` is the proof of the instructions.
+        unsafe { _mm512_cmplt_epu8_mask(a, b) }
+    }
+
+    #[inline(always)]
+    fn choose(self, mask: __mmask64, yes: __m512i, no: __m512i) -> __m512i {
+        // SAFETY: `self` is the proof of the instructions.
+        unsafe { _mm512_mask_blend_epi8(mask, no, yes) }
+    }
+
+    #[inline(always)]
+    fn any_above(self, words: __m512i, bound: u64) -> bool {
+        // SAFETY: `self` is the proof of the instructions.
+        unsafe { _mm512_cmpgt_epu64_mask(words, _mm512_set1_epi64(bound as i64)) != 0 }
+    }
+
+    #[inline(always)]
+    fn shift_left_words(self, words: __m512i, counts: __m512i) -> __m512i {
+        // SAFETY: `self` is the proof of the instructions.
+        unsafe { _mm512_sllv_epi64(words, counts) }
+    }
+
+    #[inline(always)]
+    fn gather_halves(self, bits: __m512i, counts: __m512i) -> __m512i {
+        // SAFETY: `self` is the proof of the instructions. 0xf8: the first operand, or both of the others.
+        unsafe {
+            let bytes = _mm512_set1_epi16(0x00ff);
+            let evens = _mm512_and_si512(counts, bytes);
+            let high = _mm512_sllv_epi16(_mm512_srli_epi16::<8>(bits), evens);
+            let pairs = _mm512_ternarylogic_epi64::<0xf8>(high, bits, bytes);
+            let counts = _mm512_add_epi16(evens, _mm512_srli_epi16::<8>(counts));
+            let words = _mm512_set1_epi32(0xffff);
+            let evens = _mm512_and_si512(counts, words);
+            let high = _mm512_sllv_epi32(_mm512_srli_epi32::<16>(pairs), evens);
+            _mm512_ternarylogic_epi64::<0xf8>(high, pairs, words)
+        }
     }
 
     #[inline(always)]
     fn deal(self, window: __m512i, counts: __m512i) -> __m512i {
-        // Where each lane's bits begin: the sum of the counts below it, at most 56. One `vpmullq` would give it too, but
-        // waits for its destination's old value on Golden Cove, which ties independent strips together.
+        // Where each lane's bits begin: the sum of the counts below it, at most 56. One `vpmullq` would give it
+        // too, but waits for its destination's old value on Golden Cove, which ties strips together.
         // SAFETY: `self` is the proof of the instructions.
         unsafe {
             let below = _mm512_slli_epi64::<8>(counts);
