@@ -93,6 +93,15 @@ impl Decoder {
         self
     }
 
+    /// The same decoder with the chunks of large streams coded on up to `threads` threads of the current rayon pool.
+    /// The values do not depend on their number.
+    #[cfg(feature = "rayon")]
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.reader.threads = threads;
+        self
+    }
+
     /// The same decoder with these profiles.
     #[must_use]
     pub fn with_profiles(mut self, profiles: Profiles) -> Self {

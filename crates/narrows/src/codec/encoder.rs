@@ -87,6 +87,15 @@ impl Encoder {
         self
     }
 
+    /// The same encoder with the chunks of large streams coded on up to `threads` threads of the current rayon pool.
+    /// The bytes do not depend on their number.
+    #[cfg(feature = "rayon")]
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.writer.threads = threads;
+        self
+    }
+
     /// The options.
     pub const fn options(&self) -> &EncodeOptions {
         &self.options

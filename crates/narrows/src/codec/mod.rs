@@ -8,6 +8,8 @@ mod options;
 pub(crate) mod plan;
 pub(crate) mod stream;
 mod symbols;
+#[cfg(feature = "rayon")]
+mod threads;
 
 pub use decoder::Decoder;
 pub use encoder::{Encoder, Estimate, encode_raw};

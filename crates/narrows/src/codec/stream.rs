@@ -1,13 +1,15 @@
 //! Symbols to a stream and back, by the coder the plan or the stream's header names.
 
 use super::plan::Plan;
+#[cfg(feature = "rayon")]
+use super::threads::{DecodeWorkers, EncodeWorkers};
 use crate::bits::{BitReader, BitWriter, width_of};
 use crate::cpu::Path;
 use crate::error::{Error, Result};
 use crate::frame::Cursor;
 use crate::frame::stream::{self, Coder, Expected, StreamHeader};
 use crate::model::Model;
-use crate::rans::{self, Symbol};
+use crate::rans::{self, Run, Symbol};
 use crate::tans;
 use crate::tans::spec::Machine;
 
@@ -15,6 +17,11 @@ use crate::tans::spec::Machine;
 #[derive(Default)]
 pub(crate) struct StreamWriter {
     pub(crate) path: Path,
+    /// Threads to share chunks out among; 0 and 1 are none but the caller's.
+    #[cfg(feature = "rayon")]
+    pub(crate) threads: usize,
+    #[cfg(feature = "rayon")]
+    workers: EncodeWorkers,
     rans: rans::ChunkEncoder,
     payload: Vec<u8>,
     lengths: Vec<u32>,
@@ -45,7 +52,12 @@ impl StreamWriter {
 
     fn write_rans<S: Symbol>(&mut self, coded: &[S], plan: &Plan, model: &Model) {
         let output = rans::Output { payload: &mut self.payload, lengths: &mut self.lengths };
-        self.rans.encode(self.path, coded, &plan.rows, plan.chunk_rows, model, output);
+        #[cfg(feature = "rayon")]
+        if self.threads > 1 {
+            let how = (self.path, self.threads);
+            return self.workers.encode(how, coded, (&plan.rows, plan.chunk_rows), model, output);
+        }
+        self.rans.encode(self.path, coded, &Run::all(&plan.rows, plan.chunk_rows), model, output);
     }
 
     /// Forget the tables made of the last model.
@@ -68,6 +80,11 @@ impl StreamWriter {
 #[derive(Default)]
 pub(crate) struct StreamReader {
     pub(crate) path: Path,
+    /// Threads to share chunks out among; 0 and 1 are none but the caller's.
+    #[cfg(feature = "rayon")]
+    pub(crate) threads: usize,
+    #[cfg(feature = "rayon")]
+    workers: DecodeWorkers,
     model: Model,
     weights: Vec<u32>,
     lengths: Vec<u32>,
@@ -122,9 +139,17 @@ impl StreamReader {
             Coder::Packed => read_packed(payload, expected.alphabet, coded)?,
             Coder::Rans => {
                 let input = rans::Input { payload, lengths: &self.lengths };
-                self.rans
-                    .decode(self.path, input, &header.rows, header.chunk_rows, model, coded)
-                    .map_err(|(chunk, what)| corrupt(chunk)(what))?;
+                let run = Run::all(&header.rows, header.chunk_rows);
+                #[cfg(not(feature = "rayon"))]
+                let result = self.rans.decode(self.path, input, &run, model, coded);
+                #[cfg(feature = "rayon")]
+                let result = if self.threads > 1 {
+                    let how = (self.path, self.threads);
+                    self.workers.decode(how, input, (&header.rows, header.chunk_rows), model, coded)
+                } else {
+                    self.rans.decode(self.path, input, &run, model, coded)
+                };
+                result.map_err(|(chunk, what)| corrupt(chunk)(what))?;
             }
             Coder::Tans { .. } => {
                 let Some(coded) = S::as_bytes_mut(coded) else {

@@ -101,6 +101,15 @@ impl SymbolEncoder {
         self
     }
 
+    /// The same encoder with the chunks of large streams coded on up to `threads` threads of the current rayon pool.
+    /// The bytes do not depend on their number.
+    #[cfg(feature = "rayon")]
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.writer.threads = threads;
+        self
+    }
+
     /// Encode over `stream`, reusing its memory.
     ///
     /// # Errors
@@ -167,6 +176,15 @@ impl SymbolDecoder {
     pub fn with_path(mut self, path: Path) -> Self {
         self.path = path.or_portable();
         self.reader.path = self.path;
+        self
+    }
+
+    /// The same decoder with the chunks of large streams coded on up to `threads` threads of the current rayon pool.
+    /// The symbols do not depend on their number.
+    #[cfg(feature = "rayon")]
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.reader.threads = threads;
         self
     }
 

@@ -61,6 +61,49 @@ macro_rules! with_backend {
     };
 }
 
+/// Chunks of a stream that follow one another.
+#[derive(Clone)]
+pub(crate) struct Run<'a> {
+    rows: &'a Rows,
+    chunk_rows: usize,
+    chunks: Range<usize>,
+}
+
+impl<'a> Run<'a> {
+    /// The chunks `chunks` of a stream whose chunks have `chunk_rows` rows.
+    pub(crate) fn new(rows: &'a Rows, chunk_rows: usize, chunks: Range<usize>) -> Self {
+        Self { rows, chunk_rows, chunks }
+    }
+
+    /// All chunks.
+    pub(crate) fn all(rows: &'a Rows, chunk_rows: usize) -> Self {
+        Self::new(rows, chunk_rows, 0..rows.count().div_ceil(chunk_rows.max(1)))
+    }
+
+    /// Number of chunks.
+    pub(crate) fn len(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// The rows of each chunk.
+    fn ranges(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        chunks(self.rows, self.chunk_rows).skip(self.chunks.start).take(self.len())
+    }
+
+    /// Where their symbols lie in the coded order.
+    pub(crate) fn symbols(&self) -> Range<usize> {
+        let row = |chunk: usize| self.rows.count().min(chunk * self.chunk_rows);
+        self.rows.range(&(row(self.chunks.start)..row(self.chunks.end)))
+    }
+
+    /// Bytes of their payload, with these numbers of words.
+    pub(crate) fn payload(&self, lengths: &[u32]) -> usize {
+        let bytes =
+            |(range, &words): (Range<usize>, &u32)| 4 * self.rows.width(range.start) + 2 * words as usize;
+        self.ranges().zip(lengths).map(bytes).sum()
+    }
+}
+
 /// Encodes the chunks of streams; keeps tables and buffers.
 #[derive(Default)]
 pub(crate) struct ChunkEncoder {
@@ -84,17 +127,16 @@ impl ChunkEncoder {
         self.tables.basis.forget();
     }
 
-    /// Append the chunks of `coded`, `chunk_rows` rows each.
+    /// Append these chunks, whose symbols are `coded`.
     pub(crate) fn encode<S: Symbol>(
         &mut self,
         path: Path,
         coded: &[S],
-        rows: &Rows,
-        chunk_rows: usize,
+        run: &Run<'_>,
         model: &Model,
         mut output: Output<'_>,
     ) {
-        if rows.count() == 0 {
+        if run.len() == 0 {
             return;
         }
         if let Some(coded) = S::as_bytes(coded)
@@ -102,14 +144,16 @@ impl ChunkEncoder {
             && tables::covers(model)
         {
             let (tables, words) = (&mut self.tables, &mut self.words);
-            let stream = EncodeStream { coded, rows, chunk_rows, words };
+            let stream = EncodeStream { coded, run, words };
             if with_backend!(path, encode_with(stream, tables, model, &mut output)).is_some() {
                 return;
             }
         }
-        for chunk in chunks(rows, chunk_rows) {
+        let (rows, mut coded) = (run.rows, coded);
+        for chunk in run.ranges() {
             self.words.clear();
-            let symbols = &coded[rows.range(&chunk)];
+            let symbols;
+            (symbols, coded) = coded.split_at(rows.range(&chunk).len());
             let states = reference::encode_chunk(symbols, rows, &chunk, model, &mut self.words);
             output.append(states[..rows.width(chunk.start)].iter().copied(), self.words.iter().copied());
         }
@@ -128,9 +172,9 @@ impl Output<'_> {
 }
 
 struct EncodeStream<'a> {
+    /// Symbols of the chunks that are left.
     coded: &'a [u8],
-    rows: &'a Rows,
-    chunk_rows: usize,
+    run: &'a Run<'a>,
     words: &'a mut Vec<u16>,
 }
 
@@ -141,7 +185,7 @@ fn encode_with<S: Simd>(
     model: &Model,
     output: &mut Output<'_>,
 ) {
-    tables.set(model, bank_bits::<S>(stream.rows));
+    tables.set(model, bank_bits::<S>(stream.run.rows));
     with_bits!(tables.basis.kernel, stream.encode::<_, _>(simd, tables, output));
 }
 
@@ -152,8 +196,7 @@ impl EncodeStream<'_> {
         tables: &EncodeTables,
         output: &mut Output<'_>,
     ) {
-        let mut ranges = chunks(self.rows, self.chunk_rows);
-        let mut left = self.rows.count().div_ceil(self.chunk_rows);
+        let (mut ranges, mut left) = (self.run.ranges(), self.run.len());
         while left > 0 {
             let stream = &mut *self;
             let step = EncodeStep::<_, LEVELS, CLASS_BITS> { stream, tables, ranges: &mut ranges, output };
@@ -177,7 +220,8 @@ impl<R: Iterator<Item = Range<usize>>, const LEVELS: u32, const CLASS_BITS: u32>
     type Output = usize;
 
     fn take<S: Simd, const CHUNKS: usize>(self, simd: S) -> usize {
-        let Self { stream: EncodeStream { coded, rows, words, .. }, tables, ranges, output } = self;
+        let Self { stream: EncodeStream { coded: all, run, words }, tables, ranges, output } = self;
+        let rows = run.rows;
         let ranges: [_; CHUNKS] = std::array::from_fn(|_| ranges.next().expect("chunks are left"));
         let room = rows.range(&ranges[0]).len() + MAX_LANES;
         if words.len() < CHUNKS * room {
@@ -188,7 +232,9 @@ impl<R: Iterator<Item = Range<usize>>, const LEVELS: u32, const CLASS_BITS: u32>
             let range = &ranges[k];
             let words = words.next().expect("room for each chunk");
             let walk = Walk::at(rows, range.start, range.end - 1);
-            encoding::Chunk::new(&coded[rows.range(range)], words, walk)
+            let coded;
+            (coded, *all) = all.split_at(rows.range(range).len());
+            encoding::Chunk::new(coded, words, walk)
         });
         // Where chunks differ in length or end in narrower rows, these come first, one by one.
         let common = shared_rows(rows, &ranges);
@@ -225,7 +271,7 @@ pub(crate) struct ChunkDecoder {
     slots: Slots,
 }
 
-/// What a decoder reads: the payload of all chunks, and how many words each has.
+/// What a decoder reads: the payload of some chunks, and how many words each has.
 #[derive(Clone, Copy)]
 pub(crate) struct Input<'a> {
     /// First states and words.
@@ -241,18 +287,17 @@ impl ChunkDecoder {
         self.tables.basis.forget();
     }
 
-    /// Decode chunks of `chunk_rows` rows each over `coded`. Safe on any input; an error is a chunk and what does
-    /// not hold in it, the same on every path.
+    /// Decode these chunks over `coded`, which is as long as their symbols. Safe on any input; an error is a
+    /// chunk and what does not hold in it, the same on every path.
     pub(crate) fn decode<S: Symbol>(
         &mut self,
         path: Path,
         input: Input<'_>,
-        rows: &Rows,
-        chunk_rows: usize,
+        run: &Run<'_>,
         model: &Model,
         coded: &mut [S],
     ) -> Result<(), (usize, &'static str)> {
-        if rows.count() == 0 {
+        if run.len() == 0 {
             return Ok(());
         }
         let mut refused = false;
@@ -260,7 +305,7 @@ impl ChunkDecoder {
             && path != Path::Reference
             && tables::covers(model)
         {
-            let (tables, stream) = (&mut self.tables, DecodeStream { coded, rows, chunk_rows, input });
+            let (tables, stream) = (&mut self.tables, DecodeStream { coded, run, input });
             if with_backend!(path, decode_with(stream, tables, model)) == Some(true) {
                 return Ok(());
             }
@@ -268,16 +313,17 @@ impl ChunkDecoder {
             refused = true;
         }
         self.slots.set(model);
-        let mut payload = input.payload;
-        for ((index, chunk), &words) in chunks(rows, chunk_rows).enumerate().zip(input.lengths) {
+        let (rows, mut payload, mut coded) = (run.rows, input.payload, coded);
+        for ((index, chunk), &words) in run.chunks.clone().zip(run.ranges()).zip(input.lengths) {
             let lanes = rows.width(chunk.start);
             let (states, words) = take_chunk(&mut payload, lanes, words).split_at(4 * lanes);
             let mut first = [0; MAX_LANES];
             for (state, bytes) in first.iter_mut().zip(states.as_chunks().0) {
                 *state = u32::from_le_bytes(*bytes);
             }
-            let coded = &mut coded[rows.range(&chunk)];
-            reference::decode_chunk(coded, rows, &chunk, model, &self.slots, first, words)
+            let symbols;
+            (symbols, coded) = coded.split_at_mut(rows.range(&chunk).len());
+            reference::decode_chunk(symbols, rows, &chunk, model, &self.slots, first, words)
                 .map_err(|what| (index, what))?;
         }
         assert!(!(refused && cfg!(test)), "a path refuses what the reference takes");
@@ -293,9 +339,9 @@ fn take_chunk<'a>(payload: &mut &'a [u8], lanes: usize, words: u32) -> &'a [u8] 
 }
 
 struct DecodeStream<'a> {
+    /// Symbols of the chunks that are left.
     coded: &'a mut [u8],
-    rows: &'a Rows,
-    chunk_rows: usize,
+    run: &'a Run<'a>,
     input: Input<'a>,
 }
 
@@ -306,7 +352,7 @@ fn decode_with<S: Simd>(
     tables: &mut DecodeTables,
     model: &Model,
 ) -> bool {
-    tables.set(model, bank_bits::<S>(stream.rows));
+    tables.set(model, bank_bits::<S>(stream.run.rows));
     with_bits!(tables.basis.kernel, stream.decode::<_, _>(simd, tables))
 }
 
@@ -316,8 +362,7 @@ impl DecodeStream<'_> {
         simd: impl Simd,
         tables: &DecodeTables,
     ) -> bool {
-        let mut ranges = chunks(self.rows, self.chunk_rows);
-        let mut left = self.input.lengths.len();
+        let (mut ranges, mut left) = (self.run.ranges(), self.run.len());
         while left > 0 {
             let stream = &mut *self;
             let step = DecodeStep::<_, LEVELS, CLASS_BITS> { stream, tables, ranges: &mut ranges };
@@ -344,7 +389,8 @@ impl<R: Iterator<Item = Range<usize>>, const LEVELS: u32, const CLASS_BITS: u32>
     type Output = Option<usize>;
 
     fn take<S: Simd, const CHUNKS: usize>(self, simd: S) -> Option<usize> {
-        let Self { stream: DecodeStream { coded: all, rows, input, .. }, tables, ranges } = self;
+        let Self { stream: DecodeStream { coded: all, run, input }, tables, ranges } = self;
+        let rows = run.rows;
         let ranges: [_; CHUNKS] = std::array::from_fn(|_| ranges.next().expect("chunks are left"));
         let mut parts: [_; CHUNKS] = std::array::from_fn(|k| {
             let range = &ranges[k];

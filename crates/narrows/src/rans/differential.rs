@@ -1,6 +1,6 @@
 //! Every path against the reference: the same words, the same symbols, the same errors.
 
-use super::{ChunkDecoder, ChunkEncoder, Input, Output};
+use super::{ChunkDecoder, ChunkEncoder, Input, Output, Run};
 use crate::cpu::Path;
 use crate::layout::{Planes, Rows};
 use crate::model::{Classes, Context, Model, probability_bits};
@@ -82,7 +82,7 @@ impl Case {
     fn encode(&self, coder: &mut ChunkEncoder, path: Path) -> (Vec<u8>, Vec<u32>) {
         let (mut payload, mut lengths) = (Vec::new(), Vec::new());
         let output = Output { payload: &mut payload, lengths: &mut lengths };
-        coder.encode(path, &self.coded, &self.rows, self.chunk_rows, &self.model, output);
+        coder.encode(path, &self.coded, &Run::all(&self.rows, self.chunk_rows), &self.model, output);
         (payload, lengths)
     }
 
@@ -95,7 +95,7 @@ impl Case {
     ) -> Result<Vec<u8>, (usize, &'static str)> {
         let mut coded = vec![0; self.coded.len()];
         let input = Input { payload, lengths };
-        coder.decode(path, input, &self.rows, self.chunk_rows, &self.model, &mut coded)?;
+        coder.decode(path, input, &Run::all(&self.rows, self.chunk_rows), &self.model, &mut coded)?;
         Ok(coded)
     }
 

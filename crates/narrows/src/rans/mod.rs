@@ -21,7 +21,7 @@ mod simd;
 mod tables;
 mod walk;
 
-pub(crate) use coder::{ChunkDecoder, ChunkEncoder, Input, Output};
+pub(crate) use coder::{ChunkDecoder, ChunkEncoder, Input, Output, Run};
 
 /// The largest number of lanes.
 pub const MAX_LANES: usize = 32;
