@@ -257,6 +257,8 @@ struct RowDecoder<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const F
     scaled: S::Bank,
     cumulative: S::Bank,
     class_of_bin: S::Bytes,
+    bin_shift: S::Shift,
+    class_shift: S::Shift,
 }
 
 impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
@@ -284,6 +286,8 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
             scaled: bank(&tables.scaled, CLASS_BITS + LEVELS),
             cumulative: bank(&tables.cumulative, CLASS_BITS + LEVELS),
             class_of_bin: simd.bytes(&tables.basis.class_of_bin),
+            bin_shift: simd.shift(tables.basis.bin_shift),
+            class_shift: simd.shift(LEVELS),
         }
     }
 
@@ -323,7 +327,7 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
             (None, Some(upper)) => simd.add(upper, upper),
             (None, None) => return simd.splat(0),
         };
-        simd.look_up_byte(&self.class_of_bin, simd.shift_right(sum, self.tables.basis.bin_shift))
+        simd.look_up_byte(&self.class_of_bin, simd.shift_right(sum, self.bin_shift))
     }
 
     /// The symbol of each slot, `f << (16 - b)` and `c`.
@@ -337,7 +341,7 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
             // Without them there are no rows to decode: the model was not set.
             let Some(slots) = &tables.slots else { return (slot, slot, slot) };
             let symbol = simd.look_up_slot(slots, class, slot, tables.basis.bits);
-            simd.add(simd.shift_left(class, LEVELS), symbol)
+            simd.add(simd.shift_left(class, self.class_shift), symbol)
         } else {
             self.search(class, slot)
         };

@@ -137,6 +137,11 @@ struct RowEncoder<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const F
     cumulative: S::Bank,
     ratio: S::RatioBank,
     class_of_bin: S::Bytes,
+    bin_shift: S::Shift,
+    class_shift: S::Shift,
+    /// Probability bits, and 16 less these.
+    bits: S::Shift,
+    other_bits: S::Shift,
     full: S::Lanes,
     minus_one: S::Lanes,
 }
@@ -153,6 +158,10 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
             cumulative: simd.bank(&tables.cumulative.0, CLASS_BITS + LEVELS),
             ratio: simd.ratio_bank(&tables.ratio),
             class_of_bin: simd.bytes(&tables.basis.class_of_bin),
+            bin_shift: simd.shift(tables.basis.bin_shift),
+            class_shift: simd.shift(LEVELS),
+            bits: simd.shift(tables.basis.bits),
+            other_bits: simd.shift(16 - tables.basis.bits),
             full: simd.splat(1 << tables.basis.bits),
             minus_one: opaque(simd, u16::MAX),
         }
@@ -175,8 +184,8 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
             }
             (None, None) => return symbol,
         };
-        let class = simd.look_up_byte(&self.class_of_bin, simd.shift_right(sum, self.tables.basis.bin_shift));
-        simd.add(simd.shift_left(class, LEVELS), symbol)
+        let class = simd.look_up_byte(&self.class_of_bin, simd.shift_right(sum, self.bin_shift));
+        simd.add(simd.shift_left(class, self.class_shift), symbol)
     }
 
     /// The states after one symbol each; words go to `room`, their number is returned.
@@ -190,7 +199,6 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
         room: &mut Row,
     ) -> (S::Lanes, S::Lanes, usize) {
         let simd = self.simd;
-        let bits = self.tables.basis.bits;
         let bank_bits = CLASS_BITS + LEVELS;
         let (f, c) = if bank_bits > S::BANK_BITS {
             // Without them there are no rows to encode: the model was not set.
@@ -202,7 +210,7 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
                 simd.look_up(&self.cumulative, index, bank_bits),
             )
         };
-        let limit = simd.shift_left(f, 16 - bits);
+        let limit = simd.shift_left(f, self.other_bits);
         let (low, high, count) = simd.put_out(low, high, limit, active, room);
         let ratios = simd.ratios(&self.ratio, index, f, CLASS_BITS + LEVELS);
         let (quotient, quotient_high) = simd.quotient(low, high, ratios);
@@ -210,10 +218,8 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
         // One too many: a quotient less, and so 2^b less, and f more.
         let over = simd.negative(rest);
         let rest = simd.add_where(over, simd.add(rest, c), simd.sub(f, self.full));
-        let (new_low, new_high) = (
-            simd.shift_left(quotient, bits),
-            simd.add(simd.shift_left(quotient_high, bits), simd.shift_right(quotient, 16 - bits)),
-        );
+        let new_low = simd.shift_left(quotient, self.bits);
+        let new_high = simd.shift_both(quotient_high, quotient, self.bits, self.other_bits);
         let borrow = simd.zero_among(over, new_low);
         (simd.add(new_low, rest), simd.add_where(borrow, new_high, self.minus_one), count)
     }

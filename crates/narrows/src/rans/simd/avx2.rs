@@ -150,6 +150,7 @@ impl Simd for Avx2 {
     type Lanes = [__m256i; 2];
     /// All ones in the lanes meant.
     type Mask = [__m256i; 2];
+    type Shift = __m128i;
     type Bank = Planes;
     type Bytes = [__m256i; 4];
     type RatioBank = ();
@@ -258,18 +259,16 @@ impl Simd for Avx2 {
         both!(_mm256_sub_epi16(a, b))
     }
     #[inline(always)]
-    fn shift_left(self, a: Self::Lanes, bits: u32) -> Self::Lanes {
-        intrinsics! {
-            let bits = _mm_cvtsi32_si128(bits as i32);
-            [_mm256_sll_epi16(a[0], bits), _mm256_sll_epi16(a[1], bits)]
-        }
+    fn shift(self, bits: u32) -> __m128i {
+        intrinsics! { _mm_cvtsi32_si128(bits as i32) }
     }
     #[inline(always)]
-    fn shift_right(self, a: Self::Lanes, bits: u32) -> Self::Lanes {
-        intrinsics! {
-            let bits = _mm_cvtsi32_si128(bits as i32);
-            [_mm256_srl_epi16(a[0], bits), _mm256_srl_epi16(a[1], bits)]
-        }
+    fn shift_left(self, a: Self::Lanes, bits: __m128i) -> Self::Lanes {
+        intrinsics! { [_mm256_sll_epi16(a[0], bits), _mm256_sll_epi16(a[1], bits)] }
+    }
+    #[inline(always)]
+    fn shift_right(self, a: Self::Lanes, bits: __m128i) -> Self::Lanes {
+        intrinsics! { [_mm256_srl_epi16(a[0], bits), _mm256_srl_epi16(a[1], bits)] }
     }
     #[inline(always)]
     fn mul_low(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
