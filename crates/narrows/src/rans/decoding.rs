@@ -12,6 +12,9 @@
 //!
 //! A symbol is searched for bit by bit: the sign of `boundary - slot`, appended to the bits (and the class) found so
 //! far, is the index of the next boundary.
+//!
+//! What bounds it, at 16 symbols on AVX-512 (two vector ports, Sapphire Rapids): about 30 operations a row, so 15 cycles;
+//! measured 22 with four chunks in lock-step, 56 with one, which waits for its own last row.
 
 use super::LOWER_BOUND;
 use super::simd::{ByteRow, Job, Row, Simd, WINDOW, for_each_chunk};

@@ -9,6 +9,9 @@
 //! so that the estimate is larger than `x / f`, by more than `2^-23 - 2^-45` and less than `2^-20`, relatively: by
 //! less than 1 in all. Truncated, it is the quotient `q` or `q + 1`. What is left, `x - estimate * f`, is then
 //! `x % f` or that less `f`, and as `f < 2^14`, its low 16 bits say which of the two.
+//!
+//! What bounds it, at 16 symbols on AVX-512 (two vector ports, Sapphire Rapids): about 40 operations a row, so 20 cycles;
+//! measured 30 with four chunks in lock-step, 57 with one.
 
 use super::LOWER_BOUND;
 use super::MAX_LANES;

@@ -1,6 +1,7 @@
 //! AVX2: a row is two registers, and tables are shuffles of 16 bytes.
 //!
-//! There is neither expansion nor compression of words: shuffles by a mask of eight lanes, from tables of 4 KiB, stand in.
+//! There is neither expansion nor compression of words: shuffles by a set of eight lanes, from tables of 4 KiB,
+//! stand in.
 #![allow(unsafe_code, reason = "intrinsics of a target feature")]
 #![allow(clippy::unused_self, reason = "the token is the proof that a call is sound")]
 #![allow(clippy::wildcard_imports, reason = "intrinsics have names of their own")]
