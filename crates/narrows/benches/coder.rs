@@ -53,7 +53,9 @@ fn main() {
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     println!("Gsymbols/s, best (median)                                     encode            decode");
-    for (dims, label) in [([2, 32, 32], "2k"), ([128, 28, 28], "100k"), ([128, 362, 362], "16M")] {
+    for (dims, label) in
+        [([2, 32, 32], "2k"), ([128, 28, 28], "100k"), ([128, 90, 90], "1M"), ([128, 362, 362], "16M")]
+    {
         for alphabet in [4, 16, 64, 256] {
             for contexts in [false, true] {
                 let named = if contexts { "contexts" } else { "order-0" };

@@ -163,7 +163,7 @@ impl ChunkEncoder {
 impl Output<'_> {
     fn append(&mut self, states: impl Iterator<Item = u32>, words: impl ExactSizeIterator<Item = u16>) {
         self.lengths.push(words.len() as u32);
-        self.payload.extend(states.flat_map(u32::to_le_bytes));
+        states.for_each(|state| self.payload.extend_from_slice(&state.to_le_bytes()));
         let start = self.payload.len();
         self.payload.resize(start + 2 * words.len(), 0);
         let places = self.payload[start..].as_chunks_mut().0;

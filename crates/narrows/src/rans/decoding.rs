@@ -12,6 +12,9 @@
 //!
 //! A symbol is searched for bit by bit: the sign of `boundary - slot`, appended to the bits (and the class) found so
 //! far, is the index of the next boundary.
+//!
+//! What bounds it, at 16 symbols on AVX-512 (two vector ports, Sapphire Rapids): about 30 operations a row, so 15 cycles;
+//! measured 22 with four chunks in lock-step; one alone (measured with 4 symbols: 54) waits for its own last row.
 
 use super::LOWER_BOUND;
 use super::simd::{ByteRow, Job, Row, Simd, WINDOW, for_each_chunk};
@@ -257,6 +260,8 @@ struct RowDecoder<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const F
     scaled: S::Bank,
     cumulative: S::Bank,
     class_of_bin: S::Bytes,
+    bin_shift: S::Shift,
+    class_shift: S::Shift,
 }
 
 impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
@@ -284,6 +289,8 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
             scaled: bank(&tables.scaled, CLASS_BITS + LEVELS),
             cumulative: bank(&tables.cumulative, CLASS_BITS + LEVELS),
             class_of_bin: simd.bytes(&tables.basis.class_of_bin),
+            bin_shift: simd.shift(tables.basis.bin_shift),
+            class_shift: simd.shift(LEVELS),
         }
     }
 
@@ -323,7 +330,7 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
             (None, Some(upper)) => simd.add(upper, upper),
             (None, None) => return simd.splat(0),
         };
-        simd.look_up_byte(&self.class_of_bin, simd.shift_right(sum, self.tables.basis.bin_shift))
+        simd.look_up_byte(&self.class_of_bin, simd.shift_right(sum, self.bin_shift))
     }
 
     /// The symbol of each slot, `f << (16 - b)` and `c`.
@@ -337,7 +344,7 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
             // Without them there are no rows to decode: the model was not set.
             let Some(slots) = &tables.slots else { return (slot, slot, slot) };
             let symbol = simd.look_up_slot(slots, class, slot, tables.basis.bits);
-            simd.add(simd.shift_left(class, LEVELS), symbol)
+            simd.add(simd.shift_left(class, self.class_shift), symbol)
         } else {
             self.search(class, slot)
         };

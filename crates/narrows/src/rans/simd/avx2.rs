@@ -1,6 +1,7 @@
 //! AVX2: a row is two registers, and tables are shuffles of 16 bytes.
 //!
-//! There is neither expansion nor compression of words: shuffles by a mask of eight lanes, from tables of 4 KiB, stand in.
+//! There is neither expansion nor compression of words: shuffles by a set of eight lanes, from tables of 4 KiB,
+//! stand in.
 #![allow(unsafe_code, reason = "intrinsics of a target feature")]
 #![allow(clippy::unused_self, reason = "the token is the proof that a call is sound")]
 #![allow(clippy::wildcard_imports, reason = "intrinsics have names of their own")]
@@ -150,6 +151,7 @@ impl Simd for Avx2 {
     type Lanes = [__m256i; 2];
     /// All ones in the lanes meant.
     type Mask = [__m256i; 2];
+    type Shift = __m128i;
     type Bank = Planes;
     type Bytes = [__m256i; 4];
     type RatioBank = ();
@@ -258,18 +260,16 @@ impl Simd for Avx2 {
         both!(_mm256_sub_epi16(a, b))
     }
     #[inline(always)]
-    fn shift_left(self, a: Self::Lanes, bits: u32) -> Self::Lanes {
-        intrinsics! {
-            let bits = _mm_cvtsi32_si128(bits as i32);
-            [_mm256_sll_epi16(a[0], bits), _mm256_sll_epi16(a[1], bits)]
-        }
+    fn shift(self, bits: u32) -> __m128i {
+        intrinsics! { _mm_cvtsi32_si128(bits as i32) }
     }
     #[inline(always)]
-    fn shift_right(self, a: Self::Lanes, bits: u32) -> Self::Lanes {
-        intrinsics! {
-            let bits = _mm_cvtsi32_si128(bits as i32);
-            [_mm256_srl_epi16(a[0], bits), _mm256_srl_epi16(a[1], bits)]
-        }
+    fn shift_left(self, a: Self::Lanes, bits: __m128i) -> Self::Lanes {
+        intrinsics! { [_mm256_sll_epi16(a[0], bits), _mm256_sll_epi16(a[1], bits)] }
+    }
+    #[inline(always)]
+    fn shift_right(self, a: Self::Lanes, bits: __m128i) -> Self::Lanes {
+        intrinsics! { [_mm256_srl_epi16(a[0], bits), _mm256_srl_epi16(a[1], bits)] }
     }
     #[inline(always)]
     fn mul_low(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {

@@ -7,6 +7,7 @@
 #![allow(clippy::wildcard_imports, reason = "intrinsics have names of their own")]
 
 use std::arch::x86_64::*;
+use std::hint::black_box;
 
 use super::{
     BANK, ByteRow, Job, MOST_BITS, Pairs, RATIO_EXCESS, Ratios, Row, Simd, Slots, Step, WIDE_CLASS_BITS,
@@ -40,8 +41,6 @@ fn run<J: Job>(simd: Avx512, job: J) -> J::Output {
     job.run(simd)
 }
 
-const ODD: __mmask32 = 0xaaaa_aaaa;
-
 /// Bytes `first, first + step, ...`, each followed by a byte that is not used.
 const fn every_other(first: u8, step: i8) -> [u8; 64] {
     let mut bytes = [0; 64];
@@ -73,13 +72,20 @@ impl Avx512 {
         intrinsics! { _mm512_loadu_si512(bytes.as_ptr().cast()) }
     }
 
+    /// The lower halves of `even`, the upper halves of `odd`.
+    #[inline(always)]
+    fn halves(self, even: __m512i, odd: __m512i) -> __m512i {
+        // Bit by bit: `lower ? even : odd`.
+        intrinsics! { _mm512_ternarylogic_epi32::<0xca>(_mm512_set1_epi32(0xffff), even, odd) }
+    }
+
     /// The even and the odd lanes of `high << 16 | low`.
     #[inline(always)]
     fn join(self, low: __m512i, high: __m512i) -> (__m512i, __m512i) {
         intrinsics! {
             (
-                _mm512_mask_blend_epi16(ODD, low, _mm512_slli_epi32::<16>(high)),
-                _mm512_mask_blend_epi16(ODD, _mm512_srli_epi32::<16>(low), high),
+                self.halves(low, _mm512_slli_epi32::<16>(high)),
+                self.halves(_mm512_srli_epi32::<16>(low), high),
             )
         }
     }
@@ -87,12 +93,8 @@ impl Avx512 {
     /// The low and the high halves of numbers in even and odd lanes.
     #[inline(always)]
     fn split(self, even: __m512i, odd: __m512i) -> (__m512i, __m512i) {
-        intrinsics! {
-            (
-                _mm512_mask_blend_epi16(ODD, even, _mm512_slli_epi32::<16>(odd)),
-                _mm512_mask_blend_epi16(ODD, _mm512_srli_epi32::<16>(even), odd),
-            )
-        }
+        // The same exchange as joining.
+        self.join(even, odd)
     }
 
     /// `(1 + RATIO_EXCESS) / frequency`: the processor's 14 bits and one step of Newton's.
@@ -113,6 +115,7 @@ impl Avx512 {
 impl Simd for Avx512 {
     type Lanes = __m512i;
     type Mask = __mmask32;
+    type Shift = __m512i;
     type Bank = [__m512i; BANK / 32];
     type Bytes = __m512i;
     type RatioBank = [__m512; 2];
@@ -212,12 +215,22 @@ impl Simd for Avx512 {
         intrinsics! { _mm512_sub_epi16(a, b) }
     }
     #[inline(always)]
-    fn shift_left(self, a: __m512i, bits: u32) -> __m512i {
-        intrinsics! { _mm512_sllv_epi16(a, _mm512_set1_epi16(bits as i16)) }
+    fn shift(self, bits: u32) -> __m512i {
+        // What is known to be below 16 need not be known to the compiler, which would add instructions for counts
+        // that are not.
+        self.splat(black_box(bits as u16))
     }
     #[inline(always)]
-    fn shift_right(self, a: __m512i, bits: u32) -> __m512i {
-        intrinsics! { _mm512_srlv_epi16(a, _mm512_set1_epi16(bits as i16)) }
+    fn shift_left(self, a: __m512i, bits: __m512i) -> __m512i {
+        intrinsics! { _mm512_sllv_epi16(a, bits) }
+    }
+    #[inline(always)]
+    fn shift_right(self, a: __m512i, bits: __m512i) -> __m512i {
+        intrinsics! { _mm512_srlv_epi16(a, bits) }
+    }
+    #[inline(always)]
+    fn shift_both(self, high: __m512i, low: __m512i, left: __m512i, _: __m512i) -> __m512i {
+        intrinsics! { _mm512_shldv_epi16(high, low, left) }
     }
     #[inline(always)]
     fn mul_low(self, a: __m512i, b: __m512i) -> __m512i {
@@ -291,7 +304,7 @@ impl Simd for Avx512 {
             let odd = at(_mm512_srli_epi32::<16>(classes), _mm512_srli_epi32::<16>(slot));
             let even = _mm512_i32gather_epi32::<1>(even, slots.as_ptr().cast());
             let odd = _mm512_i32gather_epi32::<1>(odd, slots.as_ptr().cast());
-            let both = _mm512_mask_blend_epi16(ODD, even, _mm512_slli_epi32::<16>(odd));
+            let both = self.halves(even, _mm512_slli_epi32::<16>(odd));
             _mm512_and_si512(both, _mm512_set1_epi16(0xff))
         }
     }

@@ -76,6 +76,8 @@ pub(super) trait Simd: Copy {
     type Lanes: Copy;
     /// Some of the lanes.
     type Mask: Copy;
+    /// A number of bits to shift by.
+    type Shift: Copy;
     /// A table of 16-bit numbers.
     type Bank: Copy;
     /// A table of 64 bytes.
@@ -126,10 +128,23 @@ pub(super) trait Simd: Copy {
     fn add(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
     /// `a - b`, wrapping.
     fn sub(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
-    /// `a << bits`, for `bits` below 16.
-    fn shift_left(self, a: Self::Lanes, bits: u32) -> Self::Lanes;
-    /// `a >> bits`, for `bits` below 16.
-    fn shift_right(self, a: Self::Lanes, bits: u32) -> Self::Lanes;
+    /// A shift by `bits`, less than 16.
+    fn shift(self, bits: u32) -> Self::Shift;
+    /// `a << bits`.
+    fn shift_left(self, a: Self::Lanes, bits: Self::Shift) -> Self::Lanes;
+    /// `a >> bits`.
+    fn shift_right(self, a: Self::Lanes, bits: Self::Shift) -> Self::Lanes;
+    /// The high half of `(high << 16 | low) << left`, where `right` is 16 less `left`.
+    #[inline(always)]
+    fn shift_both(
+        self,
+        high: Self::Lanes,
+        low: Self::Lanes,
+        left: Self::Shift,
+        right: Self::Shift,
+    ) -> Self::Lanes {
+        self.add(self.shift_left(high, left), self.shift_right(low, right))
+    }
     /// The low half of `a * b`.
     fn mul_low(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
     /// The high half of `a * b`.

@@ -92,6 +92,7 @@ impl Simd for Neon {
     type Lanes = Eights;
     /// All ones in the lanes meant.
     type Mask = Eights;
+    type Shift = int16x8_t;
     /// The low bytes of up to 64 entries, and the high bytes.
     type Bank = [uint8x16x4_t; 2];
     type Bytes = uint8x16x4_t;
@@ -192,12 +193,16 @@ impl Simd for Neon {
         each!(vsubq_u16(a, b))
     }
     #[inline(always)]
-    fn shift_left(self, a: Eights, bits: u32) -> Eights {
-        a.map(|a| intrinsics! { vshlq_u16(a, vdupq_n_s16(bits as i16)) })
+    fn shift(self, bits: u32) -> int16x8_t {
+        intrinsics! { vdupq_n_s16(bits as i16) }
     }
     #[inline(always)]
-    fn shift_right(self, a: Eights, bits: u32) -> Eights {
-        a.map(|a| intrinsics! { vshlq_u16(a, vdupq_n_s16(-(bits as i16))) })
+    fn shift_left(self, a: Eights, bits: int16x8_t) -> Eights {
+        a.map(|a| intrinsics! { vshlq_u16(a, bits) })
+    }
+    #[inline(always)]
+    fn shift_right(self, a: Eights, bits: int16x8_t) -> Eights {
+        a.map(|a| intrinsics! { vshlq_u16(a, vnegq_s16(bits)) })
     }
     #[inline(always)]
     fn mul_low(self, a: Eights, b: Eights) -> Eights {

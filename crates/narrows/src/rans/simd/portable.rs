@@ -23,6 +23,7 @@ impl Simd for Portable {
     type Lanes = Row;
     /// All ones in the lanes meant.
     type Mask = Row;
+    type Shift = u32;
     type Bank = [u16; BANK];
     type Bytes = [u8; 64];
     type RatioBank = ();
@@ -99,6 +100,10 @@ impl Simd for Portable {
     #[inline(always)]
     fn sub(self, a: Row, b: Row) -> Row {
         map(|l| a[l].wrapping_sub(b[l]))
+    }
+    #[inline(always)]
+    fn shift(self, bits: u32) -> u32 {
+        bits
     }
     #[inline(always)]
     fn shift_left(self, a: Row, bits: u32) -> Row {
