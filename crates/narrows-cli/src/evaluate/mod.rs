@@ -3,17 +3,23 @@
 mod accuracy;
 mod batch;
 mod choice;
+mod codec;
 mod dataset;
+mod labels;
 mod link;
+mod measure;
 mod network;
+mod operating_points;
 mod timing;
 
 pub use accuracy::Accuracy;
 pub use batch::Batch;
 pub use choice::smallest_agreeing;
 pub use dataset::Dataset;
+pub use labels::read_labels;
 pub use link::{parse_rate, rate_in_words, reference_rate};
 pub use network::{Half, demo_model, engine, without_batch};
+pub use operating_points::{Coding, Outcome, Row, Table, measure as measure_operating_points};
 pub use timing::{Samples, timed};
 
 /// Cuts of the [demo network](demo_model) between its three groups of layers.
