@@ -41,19 +41,17 @@ pub struct Measured {
     pub tail: Rc<Samples>,
 }
 
-impl Measured {
-    /// Mean bytes of a frame.
-    pub fn mean_bytes(&self) -> f64 {
-        self.bytes.iter().map(|&bytes| f64::from(bytes)).sum::<f64>() / self.bytes.len().max(1) as f64
-    }
+/// The mean of some sizes; 0 of none.
+pub fn mean(bytes: &[u32]) -> f64 {
+    bytes.iter().map(|&bytes| f64::from(bytes)).sum::<f64>() / bytes.len().max(1) as f64
+}
 
-    /// The bytes that `percent` of the frames don't exceed.
-    pub fn percentile_bytes(&self, percent: f64) -> u32 {
-        let mut sorted = self.bytes.clone();
-        sorted.sort_unstable();
-        let rank = (sorted.len() as f64 * percent / 100.0).ceil() as usize;
-        sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied().unwrap_or(0)
-    }
+/// The least size that `percent` of some sizes don't exceed; 0 of none.
+pub fn percentile(bytes: &[u32], percent: f64) -> u32 {
+    let mut sorted = bytes.to_vec();
+    sorted.sort_unstable();
+    let rank = (sorted.len() as f64 * percent / 100.0).ceil() as usize;
+    sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied().unwrap_or(0)
 }
 
 /// Percentage of `answers` that are as expected.

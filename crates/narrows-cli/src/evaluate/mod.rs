@@ -1,6 +1,7 @@
 //! What it takes to measure a split network: images with labels, features at a cut, accuracy, time.
 
 mod accuracy;
+pub mod adaptation;
 mod batch;
 mod choice;
 mod codec;
@@ -17,7 +18,7 @@ pub use batch::Batch;
 pub use choice::smallest_agreeing;
 pub use dataset::Dataset;
 pub use labels::read_labels;
-pub use link::{parse_rate, rate_in_words, reference_rate};
+pub use link::{parse_rate, parse_time, rate_in_words, reference_rate};
 pub use network::{Half, demo_model, engine, without_batch};
 pub use operating_points::{Coding, Outcome, Row, Table, measure as measure_operating_points};
 pub use timing::{Samples, timed};

@@ -12,7 +12,7 @@ use narrows_link::adapt::OperatingPoint;
 use serde::{Deserialize, Serialize};
 
 use super::codec::{Codec, Frames};
-use super::measure::{Measured, answers, measure_alike, percent_equal};
+use super::measure::{Measured, answers, mean, measure_alike, percent_equal, percentile};
 use super::network::Half;
 use crate::failure::{Code, Failure, Result};
 
@@ -203,12 +203,8 @@ pub fn measure(
         }
     }
     points.sort_by(|(a, _), (b, _)| a.bytes_mean.total_cmp(&b.bytes_mean));
-    let mut best = f64::NEG_INFINITY;
-    for (row, _) in &mut points {
-        row.pareto = row.top1_percent > best;
-        best = best.max(row.top1_percent);
-    }
-    let (points, details) = points.into_iter().unzip();
+    let (mut points, details): (Vec<Row>, Vec<Detail>) = points.into_iter().unzip();
+    mark_pareto(&mut points);
     let shape = measured[0].shape();
     let table = Table {
         format: FORMAT.to_owned(),
@@ -269,8 +265,8 @@ impl Group {
             range: self.range,
             clip: self.clip.clone(),
             profile: profile.as_ref().map(|profile| profile.id().to_string()),
-            bytes_mean: measured.mean_bytes(),
-            bytes_high: measured.percentile_bytes(HIGH_PERCENTILE),
+            bytes_mean: mean(&measured.bytes),
+            bytes_high: percentile(&measured.bytes, HIGH_PERCENTILE),
             top1_percent: percent_equal(&measured.answers, labels),
             agreement_percent: percent_equal(&measured.answers, unsplit),
             encode_us: measured.encode.median_us(),
@@ -324,6 +320,37 @@ impl Table {
     /// The points that are worth taking, with their places in `points`.
     pub fn pareto(&self) -> impl Iterator<Item = (usize, &Row)> {
         self.points.iter().enumerate().filter(|(_, row)| row.pareto)
+    }
+}
+
+impl Outcome {
+    /// Keep what the first half of the measured samples says, and return the second half: of each point, frames
+    /// and answers that the table knows nothing of.
+    pub fn halve(&mut self) -> Vec<Detail> {
+        let mut others = Vec::with_capacity(self.details.len());
+        for (row, detail) in self.table.points.iter_mut().zip(&mut self.details) {
+            let half = detail.bytes.len() / 2;
+            let (bytes, right) = (detail.bytes.split_off(half), detail.right.split_off(half));
+            others.push(Detail { profile: detail.profile.clone(), bytes, right });
+            row.bytes_mean = mean(&detail.bytes);
+            row.bytes_high = percentile(&detail.bytes, HIGH_PERCENTILE);
+            let right = detail.right.iter().filter(|&&right| right).count();
+            row.top1_percent = 100.0 * right as f64 / half.max(1) as f64;
+        }
+        self.table.samples_measured /= 2;
+        mark_pareto(&mut self.table.points);
+        others
+    }
+}
+
+/// Mark the points that none smaller equals.
+fn mark_pareto(points: &mut [Row]) {
+    let mut order: Vec<usize> = (0..points.len()).collect();
+    order.sort_by(|&a, &b| points[a].bytes_mean.total_cmp(&points[b].bytes_mean));
+    let mut best = f64::NEG_INFINITY;
+    for index in order {
+        points[index].pareto = points[index].top1_percent > best;
+        best = best.max(points[index].top1_percent);
     }
 }
 

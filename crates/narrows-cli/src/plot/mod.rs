@@ -56,6 +56,22 @@ fn svg(size: (u32, u32), draw: impl FnOnce(&Canvas<'_>) -> Drawn<()>) -> String 
     svg
 }
 
+/// Drawings of one size beside and below each other, in one.
+pub fn grid(drawings: &[String], columns: usize, (width, height): (u32, u32)) -> String {
+    let columns = columns.clamp(1, drawings.len().max(1)) as u32;
+    let rows = (drawings.len() as u32).div_ceil(columns);
+    let (whole_width, whole_height) = (columns * width, rows * height);
+    let mut svg = format!(
+        "<svg width=\"{whole_width}\" height=\"{whole_height}\" viewBox=\"0 0 {whole_width} {whole_height}\" \
+         xmlns=\"http://www.w3.org/2000/svg\">\n"
+    );
+    for (index, drawing) in drawings.iter().enumerate() {
+        let (x, y) = (index as u32 % columns * width, index as u32 / columns * height);
+        svg += &drawing.replacen("<svg ", &format!("<svg x=\"{x}\" y=\"{y}\" "), 1);
+    }
+    svg + "</svg>\n"
+}
+
 /// Title, subtitle and legend at the top of a drawing.
 struct Head<'a> {
     title: &'a str,

@@ -56,45 +56,58 @@ impl RoundTrip {
     }
 }
 
-/// Spread of a link's rate from one transfer to the next, as a standard deviation of its logarithm: what is left
-/// when nothing changes.
-const SPREAD: f64 = 0.1;
-/// Standard deviation of the logarithm after the first transfer, or one that says little.
-const IGNORANCE: f64 = 1.0;
-/// Bounds of the volatility, in squared logarithm a second: a link that hardly changes still may, and one that
-/// jumps is not all noise.
-const VOLATILITY: (f64, f64) = (0.01, 2.0);
-/// Weight of a surprise in the volatility.
-const VOLATILITY_GAIN: f64 = 0.15;
-/// A sample this many standard deviations off is no noise: the link is another one.
-const SURPRISE: f64 = 2.0;
+/// Weights of a new transfer in the forecasts that compete: from one that follows every change to one that sees
+/// through noise.
+const GAINS: [f64; 3] = [0.9, 0.35, 0.1];
+/// Weight of a new error in what a forecast is judged by.
+const JUDGED: f64 = 0.15;
+/// Errors remembered, and the seconds after which they count for a third.
+const ERRORS: usize = 64;
+const FORGOTTEN: f64 = 15.0;
+/// Width of an error, in ln(bit/s): no link is known better. And its square grows by this much a second of silence.
+const WIDTH: f64 = 0.05;
+const SILENCE: f64 = 0.05;
+/// A transfer of this many resolutions is believed by half: a small frame over a fast link tells of jitter.
+const RESOLVED: f64 = 3.0;
+/// How much of a rise that is beyond noise is taken over before it is repeated.
+const BURST: f64 = 0.3;
+/// An error this many times the usual one, and at least so large, is no noise: the link is another one.
+const SURPRISE: (f64, f64) = (4.0, 0.25);
 
-/// The rate of a link as a belief: a normal distribution of its logarithm, which each transfer narrows and time
-/// widens (a scalar Kalman filter whose process noise follows the surprises).
+/// The rate of a link, in logarithms: links change by factors, and a time is as good as its rate in percent.
 ///
-/// The logarithm, because links change by factors, and what is wanted is a time, which is as good as its rate in
-/// percent.
-#[derive(Clone, Debug)]
+/// Three averages of different memory forecast each transfer, and the one that erred least of late is believed
+/// (as the Network Weather Service does; Wolski 1998). How sure it is follows from its own errors, so that
+/// nothing is assumed of how links vary.
+#[derive(Clone, Debug, Default)]
 pub struct Goodput {
-    belief: Option<Belief>,
-    volatility: f64,
-    /// The last sample was a rise beyond noise: one alone may be a burst.
+    forecasts: Option<[Forecast; GAINS.len()]>,
+    /// When, and the transfer's rate above what was forecast, in ln.
+    errors: VecDeque<(f64, f64)>,
+    at: f64,
+    /// The last transfer was faster beyond noise: one alone may be a burst.
     risen: bool,
+    doubtful: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Belief {
-    /// Of ln(bit/s).
+struct Forecast {
+    /// ln(bit/s)
     mean: f64,
-    variance: f64,
-    /// Seconds.
-    at: f64,
+    /// Its usual error.
+    error: f64,
 }
 
-impl Default for Goodput {
-    fn default() -> Self {
-        Self { belief: None, volatility: 0.1, risen: false }
-    }
+/// What a transfer's rate will be.
+#[derive(Clone, Debug)]
+pub struct Prediction {
+    /// ln(bit/s)
+    mean: f64,
+    /// Errors with their weights, which sum to 1.
+    errors: Vec<(f64, f64)>,
+    width: f64,
+    /// The rate is no more than this, in ln(bit/s).
+    bound: f64,
 }
 
 impl Goodput {
@@ -103,41 +116,88 @@ impl Goodput {
         // A transfer shorter than the clock can tell was at least this fast.
         let seconds = seconds.max(resolution);
         let sample = (bytes as f64 * 8.0 / seconds).max(1.0).ln();
-        let noise = (resolution / seconds).powi(2) + SPREAD * SPREAD;
-        let Some(belief) = self.belief else {
-            self.belief = Some(Belief { mean: sample, variance: IGNORANCE * IGNORANCE, at: now });
+        self.at = now;
+        self.doubtful = false;
+        let reliability = 1.0 / (1.0 + (RESOLVED * resolution / seconds).powi(2));
+        let best = self.best();
+        let Some(forecasts) = &mut self.forecasts else {
+            self.forecasts = Some(GAINS.map(|_| Forecast { mean: sample, error: WIDTH }));
             return;
         };
-        let elapsed = (now - belief.at).max(1e-3);
-        let variance = belief.variance + self.volatility * elapsed;
-        let error = sample - belief.mean;
-        let unexplained = (error * error - belief.variance - noise).max(0.0) / elapsed;
-        self.volatility += VOLATILITY_GAIN * (unexplained - self.volatility);
-        self.volatility = self.volatility.clamp(VOLATILITY.0, VOLATILITY.1);
-        let surprising = error.abs() > SURPRISE * (variance + noise).sqrt();
+        let Forecast { mean, error: usual } = forecasts[best];
+        let error = sample - mean;
+        if self.errors.len() == ERRORS {
+            self.errors.pop_front();
+        }
+        self.errors.push_back((now, error));
+        let surprising = error.abs() > (SURPRISE.0 * usual).max(SURPRISE.1);
         // A fall is believed at once. A rise is believed when the next transfer says the same.
         let believed = surprising && (error < 0.0 || self.risen);
         self.risen = surprising && error > 0.0;
-        let prior = if believed { variance.max(error * error) } else { variance };
-        let gain = prior / (prior + noise);
-        self.belief =
-            Some(Belief { mean: belief.mean + gain * error, variance: (1.0 - gain) * prior, at: now });
-    }
-
-    /// Forget how sure we were: something happened that says nothing of the rate.
-    pub fn doubt(&mut self) {
-        if let Some(belief) = &mut self.belief {
-            belief.variance = belief.variance.max(IGNORANCE * IGNORANCE);
+        for (forecast, gain) in forecasts.iter_mut().zip(GAINS) {
+            let error = sample - forecast.mean;
+            forecast.error += JUDGED * (error.abs() - forecast.error);
+            forecast.mean += match (believed, self.risen) {
+                (true, _) => reliability * error,
+                (false, true) => BURST * reliability * gain * error,
+                (false, false) => reliability * gain * error,
+            };
         }
     }
 
-    /// Mean and standard deviation of ln(bit/s) for a transfer at `now`; none before the first.
-    pub fn predict(&self, now: f64) -> Option<(f64, f64)> {
-        self.belief.map(|belief| {
-            let aged = self.volatility * (now - belief.at).max(0.0);
-            (belief.mean, (belief.variance + aged + SPREAD * SPREAD).sqrt())
-        })
+    /// What is believed is less sure: something happened that says nothing of the rate.
+    pub fn doubt(&mut self) {
+        self.doubtful = true;
     }
+
+    /// The forecast of least error.
+    fn best(&self) -> usize {
+        let error = |index: usize| self.forecasts.map_or(0.0, |forecasts| forecasts[index].error);
+        (0..GAINS.len()).min_by(|&a, &b| error(a).total_cmp(&error(b))).unwrap_or(0)
+    }
+
+    /// What a transfer's rate will be at `now`; none before the first.
+    pub fn predict(&self, now: f64) -> Option<Prediction> {
+        let Forecast { mean, error } = self.forecasts?[self.best()];
+        let weight = |at: f64| ((at - now) / FORGOTTEN).exp();
+        let mut errors: Vec<(f64, f64)> =
+            self.errors.iter().map(|&(at, error)| (error, weight(at))).collect();
+        // Before there are errors, and after a doubt, the rate may be half or double.
+        let unsure = if self.doubtful { 1.0 } else { 0.1 };
+        errors.extend([(-2.0_f64.ln(), unsure), (0.0, unsure), (2.0_f64.ln(), unsure)]);
+        let total: f64 = errors.iter().map(|(_, weight)| weight).sum();
+        errors.iter_mut().for_each(|(_, weight)| *weight /= total);
+        let silence = SILENCE * (now - self.at).max(0.0);
+        let width = (WIDTH * WIDTH + 0.25 * error * error + silence).sqrt();
+        Some(Prediction { mean, errors, width, bound: f64::INFINITY })
+    }
+}
+
+impl Prediction {
+    /// The same for a link that carries no more than `rate` bit/s.
+    #[must_use]
+    pub fn bounded(self, rate: f64) -> Self {
+        Self { bound: rate.ln(), ..self }
+    }
+
+    /// The rate that is expected, in bit/s.
+    pub fn rate(&self) -> f64 {
+        self.mean.min(self.bound).exp()
+    }
+
+    /// The probability that the rate is at least `rate` bit/s, which is itself known with a deviation of `spread`
+    /// in its logarithm.
+    pub fn chance(&self, rate: f64, spread: f64) -> f64 {
+        let width = self.width.hypot(spread);
+        let needed = rate.ln();
+        let above = |error: f64| logistic(((self.mean + error).min(self.bound) - needed) / width);
+        self.errors.iter().map(|&(error, weight)| weight * above(error)).sum()
+    }
+}
+
+/// The logistic distribution with the variance of the normal one, near enough: heavier tails, as links have.
+fn logistic(deviations: f64) -> f64 {
+    1.0 / (1.0 + (-1.702 * deviations).exp())
 }
 
 #[cfg(test)]
@@ -155,7 +215,7 @@ mod tests {
     }
 
     fn rate(goodput: &Goodput, now: f64) -> f64 {
-        goodput.predict(now).unwrap().0.exp()
+        goodput.predict(now).unwrap().rate()
     }
 
     #[test]
@@ -163,7 +223,8 @@ mod tests {
         let mut goodput = Goodput::default();
         let now = feed(&mut goodput, 0.0, (0..10).map(|i| 100e3 * (1.0 + 0.05 * f64::from(i % 3 - 1))));
         assert!((rate(&goodput, now) / 100e3 - 1.0).abs() < 0.05);
-        assert!(goodput.predict(now).unwrap().1 < 0.2);
+        let prediction = goodput.predict(now).unwrap();
+        assert!(prediction.chance(75e3, 0.0) > 0.95 && prediction.chance(130e3, 0.0) < 0.05);
     }
 
     #[test]
@@ -176,7 +237,7 @@ mod tests {
         let then = feed(&mut goodput, now, [1e6]);
         let once = rate(&goodput, then);
         assert!(once < 400e3, "{once}");
-        let then = feed(&mut goodput, then, [1e6]);
+        let then = feed(&mut goodput, then, [1e6; 2]);
         assert!(rate(&goodput, then) > 700e3, "{}", rate(&goodput, then));
     }
 
@@ -184,10 +245,20 @@ mod tests {
     fn silence_makes_unsure() {
         let mut goodput = Goodput::default();
         let now = feed(&mut goodput, 0.0, [100e3; 20]);
-        let (mean, deviation) = goodput.predict(now).unwrap();
-        let (later_mean, later_deviation) = goodput.predict(now + 30.0).unwrap();
-        assert_eq!(mean, later_mean);
-        assert!(later_deviation > 2.0 * deviation);
+        let (then, later) = (goodput.predict(now).unwrap(), goodput.predict(now + 30.0).unwrap());
+        assert_eq!(then.rate(), later.rate());
+        assert!(then.chance(70e3, 0.0) > later.chance(70e3, 0.0) + 0.1);
+        assert!(then.chance(150e3, 0.0) < later.chance(150e3, 0.0) - 0.1);
+    }
+
+    #[test]
+    fn of_a_noisy_link_the_average_is_believed_and_the_noise_is_known() {
+        let mut goodput = Goodput::default();
+        let noise = [1.5, 0.5, 0.7, 1.9, 1.0, 0.6, 1.3];
+        let now = feed(&mut goodput, 0.0, (0..70).map(|i| 100e3 * noise[i % 7]));
+        assert!((70e3..130e3).contains(&rate(&goodput, now)), "{}", rate(&goodput, now));
+        let prediction = goodput.predict(now).unwrap();
+        assert!((0.5..0.9).contains(&prediction.chance(60e3, 0.0)), "{}", prediction.chance(60e3, 0.0));
     }
 
     #[test]

@@ -36,11 +36,15 @@
 //! # What it does when the link is gone
 //!
 //! Silence is evidence: a frame that has been under way for a time bounds the rate from above, before any
-//! answer comes. When even the smallest point has hardly a chance, the decision is [`Decision::Hold`]: answer
-//! without the link, or not at all, but do not queue behind a frame that is stuck. If nothing is under way the
-//! smallest point is sent as a probe, at intervals that double from the deadline up to two seconds; if
-//! something is, that is the probe. What was believed before is kept, with little trust; the first
-//! frame after is the smallest, and the next ones follow what it shows.
+//! answer comes. When by that bound no point has a chance, either the link is gone or it is too slow for
+//! everything. If a frame is stuck, the decision is the one for a link that comes back as it was: in the other
+//! case nothing matters. This asks the caller to hand frames to the link one after the other, and to drop
+//! (and report as [`lost`](Controller::lost)) those whose deadline passes while they wait, so that what the
+//! link finds when it is back is fresh. If nothing is under way and the last three frames were lost, or no point has a
+//! chance, the smallest point is sent as a probe, at
+//! intervals that double from the deadline up to two seconds, and between probes the decision is
+//! [`Decision::Hold`]: answer without the link, or not at all. A transfer that met an outage does not count as a
+//! measurement; it only makes the controller less sure.
 
 mod controller;
 mod estimate;
