@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod calibrate;
+pub mod choose;
 pub mod completions;
 pub mod cuts;
 pub mod decode;

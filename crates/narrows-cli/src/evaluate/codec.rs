@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use narrows::{Decoder, EncodeOptions, Encoder, Profile, Tensor};
+use narrows::{Decoder, EncodeOptions, Encoder, Tensor};
 
 use crate::failure::{Failure, Result};
 
@@ -30,11 +30,6 @@ impl Frames {
         let encoder = Encoder::new(options);
         let encoder = encoder.map_err(|error| Failure::codec("cannot set up an encoder", &error))?;
         Ok(Self { encoder, decoder })
-    }
-
-    /// Frames coded with a profile.
-    pub fn of_profile(profile: &Arc<Profile>) -> Result<Self> {
-        Self::new(profile.options())
     }
 }
 

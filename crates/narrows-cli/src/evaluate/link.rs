@@ -35,6 +35,12 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "a time is a number with us, ms or s, such as 150ms, and a day at most".into())
 }
 
+/// A factor above 0.
+pub fn parse_factor(text: &str) -> Result<f64, String> {
+    let factor = text.parse().ok().filter(|factor: &f64| factor.is_finite() && *factor > 0.0);
+    factor.ok_or_else(|| "a factor is a number above 0".to_owned())
+}
+
 /// A rate for people.
 pub fn rate_in_words(bits_per_second: f64) -> String {
     match bits_per_second {

@@ -8,7 +8,7 @@ mod scale;
 pub use bars::{Bar, StackedBars};
 pub use chart::{Chart, Line, Mark, Note, Series};
 pub use reshape::ReshapeCurve;
-pub use scale::{Axis, Scale};
+pub use scale::{Axis, Scale, plain};
 
 use plotters::coord::Shift;
 use plotters::prelude::*;

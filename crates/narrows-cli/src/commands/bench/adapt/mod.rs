@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::destination::{Destination, Existing};
 use crate::evaluate::adaptation::{Kind, Outcome, Policy, Record, Scenario, Trace, simulate};
-use crate::evaluate::{Table, parse_rate, parse_time, rate_in_words, reference_rate};
+use crate::evaluate::{Table, parse_factor, parse_rate, parse_time, rate_in_words, reference_rate};
 use crate::failure::{Failure, Result};
 use crate::output::{Output, counted};
 use candidates::Candidates;
@@ -75,12 +75,6 @@ pub struct Args {
     /// Replace the drawing if it is there already
     #[arg(long, short)]
     force: bool,
-}
-
-/// A factor above 0.
-fn parse_factor(text: &str) -> Result<f64, String> {
-    let factor = text.parse().ok().filter(|factor: &f64| factor.is_finite() && *factor > 0.0);
-    factor.ok_or_else(|| "a factor is a number above 0".to_owned())
 }
 
 /// One kind of link, over all seeds.
