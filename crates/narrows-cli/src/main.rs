@@ -17,7 +17,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use commands::{
-    bench, calibrate, choose, completions, cuts, decode, demo, encode, inspect, plan, run, serve, split,
+    bench, calibrate, choose, completions, cuts, decode, demo, encode, eval, inspect, plan, run, serve, split,
 };
 use failure::Failure;
 use output::Output;
@@ -63,6 +63,8 @@ enum Command {
     Demo(demo::Args),
     /// Measure sizes, times and accuracy on the demo network
     Bench(bench::Args),
+    /// Evaluate a model on a data set at cuts, bit widths and methods, and write a report
+    Eval(eval::Args),
     /// Print a shell's completion script
     Completions(completions::Args),
 }
@@ -86,6 +88,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args, &output),
         Command::Demo(args) => demo::run(args, &output),
         Command::Bench(args) => bench::run(args, &output),
+        Command::Eval(args) => eval::run(args, &output),
         Command::Completions(args) => completions::run(args, &output),
     };
     match result {

@@ -8,6 +8,7 @@ pub mod cuts;
 pub mod decode;
 pub mod demo;
 pub mod encode;
+pub mod eval;
 pub mod inspect;
 pub mod plan;
 pub mod run;

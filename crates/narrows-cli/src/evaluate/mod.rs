@@ -20,7 +20,7 @@ pub use codec::{Codec, Frames};
 pub use dataset::Dataset;
 pub use labels::read_labels;
 pub use link::{parse_factor, parse_rate, parse_time, rate_in_words, reference_rate};
-pub use measure::{answers, mean, measure_alike, percent_equal};
+pub use measure::{Features, Measured, answers, mean, measure_alike, percent_equal, percentile};
 pub use network::{Half, demo_model, engine, without_batch};
 pub use operating_points::{Coding, Outcome, Row, Table, measure as measure_operating_points};
 pub use timing::{Samples, timed};
