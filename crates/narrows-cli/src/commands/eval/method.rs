@@ -23,6 +23,8 @@ pub enum Method {
     /// What narrows does by itself: neighbour contexts, tables in the frame
     Contexts,
     /// rANS with one table
+    #[serde(rename = "order-0")]
+    #[value(name = "order-0")]
     Order0,
     /// tANS with one table
     Tans,
@@ -148,8 +150,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] = [Self::Calibrated, Self::Quantized, Self::Half, Self::Exact];
-
     /// The bit width that stands for methods that have none.
     pub const fn only_bits(self) -> Option<u8> {
         match self {

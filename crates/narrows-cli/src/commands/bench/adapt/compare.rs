@@ -134,6 +134,7 @@ pub fn print(results: &[OnTrace], output: &Output) -> Result<()> {
         drawn.add_row([""]);
     }
     output.print(drawn)?;
+    let width = results.iter().map(|result| result.link.len()).max().unwrap_or(0);
     for result in results {
         let Verdict { as_accurate, misses_ratio, as_timely, accuracy_gain, holds } = &result.verdict;
         let misses = match (as_accurate, misses_ratio) {
@@ -147,7 +148,7 @@ pub fn print(results: &[OnTrace], output: &Output) -> Result<()> {
             _ => "no fixed setting is as timely".to_owned(),
         };
         let holds = if *holds { "worth it" } else { "not worth it" };
-        output.print(format!("{:10} {holds}: {misses}; {gain}", result.link))?;
+        output.print(format!("{:width$}  {holds}: {misses}; {gain}", result.link))?;
     }
     Ok(())
 }
