@@ -152,8 +152,8 @@ fn the_controller_is_worth_it_on_links_it_was_not_tuned_on() {
 fn recorded_links_are_read_or_refused() {
     let folder = Folder::new("recorded");
     folder.write("points.json", &table(&POINTS));
-    let deliveries: String = (0..2000).map(|n| format!("{}\n", n * 12 + n % 7)).collect();
-    folder.write("up.trace", deliveries.as_bytes());
+    let deliveries: Vec<String> = (0..2000).map(|n| (n * 12 + n % 7).to_string()).collect();
+    folder.write("up.trace", deliveries.join("\n").as_bytes());
     let run = |trace| {
         ["bench", "adapt", "--table", "points.json", "--seeds", "1", "--links", "steps", "--trace", trace]
     };
@@ -163,6 +163,13 @@ fn recorded_links_are_read_or_refused() {
         folder.write("wrong.trace", wrong.as_bytes());
         folder.fail(DATA, &run("wrong.trace"));
     }
+    let mut endless: Value = serde_json::from_slice(&table(&POINTS)).unwrap();
+    endless["tail_us"] = 1e300.into();
+    folder.write("endless.json", endless.to_string().as_bytes());
+    folder.fail(CONFIGURATION, &["bench", "adapt", "--table", "endless.json"]);
+    // A link that carries next to nothing ends too: nobody is in time.
+    let dead = folder.json(&["bench", "adapt", "--table", "points.json", "--seeds", "1", "--rate", "0.001"]);
+    assert_eq!(dead["traces"][0]["controller"]["misses_percent"], 100.0);
     folder.write("other.json", b"{\"format\": \"something\", \"version\": 1}");
     folder.fail(CONFIGURATION, &["bench", "adapt", "--table", "other.json"]);
     folder.write("later.json", b"{\"format\": \"narrows-operating-points\", \"version\": 2}");
@@ -201,27 +208,29 @@ fn the_choice_follows_the_link_and_the_machines() {
     folder.fail(DATA, &["choose", MODEL, "--inputs", "images.npy", "--labels", "images.npy"]);
 }
 
+/// The evaluation that is stopped, and asked for again.
+fn eval(more: &[&'static str]) -> Vec<&'static str> {
+    let common = [
+        "eval",
+        MODEL,
+        "--data",
+        "images.npy",
+        "--labels",
+        "labels.npy",
+        "--cuts",
+        "layer3",
+        "--bits",
+        "2,4",
+        "-o",
+        "report",
+    ];
+    [&common, more].concat()
+}
+
 #[test]
 fn an_evaluation_that_was_stopped_goes_on_and_ends_the_same() {
     let folder = Folder::new("eval");
     images(&folder, 16);
-    fn eval(more: &[&'static str]) -> Vec<&'static str> {
-        let common = [
-            "eval",
-            MODEL,
-            "--data",
-            "images.npy",
-            "--labels",
-            "labels.npy",
-            "--cuts",
-            "layer3",
-            "--bits",
-            "2,4",
-            "-o",
-            "report",
-        ];
-        [&common, more].concat()
-    }
     let sizes = |report: &Value| -> Vec<(String, u64, String, String)> {
         let points = report["cuts"][0]["points"].as_array().unwrap().iter();
         let text = |value: &Value| value.to_string();

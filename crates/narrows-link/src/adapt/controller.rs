@@ -374,7 +374,7 @@ mod tests {
             // Stuck: what is decided is for a link that comes back.
             assert_ne!(controller.decide(Duration::from_millis(100 * id)), Decision::Hold);
         }
-        controller.answered(Duration::from_millis(5000), 30, Duration::ZERO);
+        controller.answered(Duration::from_secs(5), 30, Duration::ZERO);
         assert_eq!(controller.decide(Duration::from_millis(5010)), Decision::Send(0));
     }
 

@@ -6,7 +6,7 @@
 //! point of best *expected* accuracy: the point's accuracy times the probability that its answer is there in
 //! time. An answer that comes late is worth nothing.
 //!
-//! It opens no socket and has no clock: times are [`Duration`]s since a beginning that the caller chooses,
+//! It opens no socket and has no clock: times are [`Duration`](std::time::Duration)s since a beginning that the caller chooses,
 //! and the same calls in the same order give the same decisions.
 //!
 //! ```

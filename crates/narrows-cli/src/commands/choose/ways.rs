@@ -255,6 +255,7 @@ impl Measuring {
         let head_time = times.median_us() / 1e6;
         let mut ways: Vec<Way> = self.compressed(cut, &features, &tail, head_time)?.into_iter().collect();
         let raw = split.cut.bytes as f64;
+        // Nothing was decoded, so the tail takes what the head leaves of the whole.
         let tail_time = (self.whole_time - head_time).max(0.0);
         ways.push(Way {
             cut: cut.to_owned(),

@@ -180,7 +180,7 @@ impl Codec for Raw {
 
     fn decode(&mut self, bytes: &[u8], features: &mut Tensor) -> Result<()> {
         let decoded = self.decoder.decode_into(bytes, features);
-        decoded.map(|_| ()).map_err(|error| Failure::codec("cannot decode the features", &error))
+        decoded.map_err(|error| Failure::codec("cannot decode the features", &error))
     }
 }
 

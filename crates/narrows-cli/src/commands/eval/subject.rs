@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::Args;
-use crate::evaluate::{Batch, Features, Half, Samples, answers, percent_equal, read_labels, timed};
+use crate::evaluate::{
+    Batch, Features, Half, Samples, answers, find_labels, percent_equal, read_labels, timed,
+};
 use crate::failure::{Failure, Result};
 
 /// Features are kept up to this many bytes a cut; the others are computed each time they are needed.
@@ -63,7 +65,7 @@ impl Subject {
         );
         expected.iter().for_each(|&label| digest.update((label as u64).to_le_bytes()));
         let name = args.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let digest = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex(&digest.finalize());
         Ok(Self { name, cuts, labelled, expected, unsplit, model, inputs, digest })
     }
 
@@ -171,6 +173,11 @@ impl Features for AllFeatures<'_> {
     }
 }
 
+fn hex(bytes: &[u8]) -> String {
+    let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or('0');
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
 /// The cuts that somebody would choose.
 fn worthwhile(model: &Model, name: &str) -> Result<Vec<String>> {
     let all =
@@ -209,6 +216,5 @@ fn labels(args: &Args) -> Result<Option<Vec<u32>>> {
         return read_labels(&beside).map(Some);
     }
     let is_npz = args.data.extension().is_some_and(|ending| ending == "npz");
-    // A .npz without labels is one of inputs only.
-    Ok(if is_npz && args.data.is_file() { read_labels(&args.data).ok() } else { None })
+    if is_npz && args.data.is_file() { find_labels(&args.data) } else { Ok(None) }
 }

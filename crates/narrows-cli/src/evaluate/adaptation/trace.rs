@@ -12,6 +12,8 @@ const STEP: f64 = 0.02;
 const FACTORS: (f64, f64) = (0.05, 20.0);
 /// Recorded traces deliver this many bytes at a time (mahimahi's).
 const DELIVERY_BYTES: f64 = 1500.0;
+/// A transfer that takes longer than this many seconds has no end.
+const NEVER: f64 = 3600.0;
 /// Longer recordings are cut.
 const MAX_SECONDS: f64 = 3600.0;
 
@@ -120,7 +122,7 @@ impl Trace {
     }
 
     /// When the last of `bits` bits enters the link, if the first one does at `start` (seconds); infinity if the
-    /// trace never carries anything.
+    /// trace does not carry them within an hour.
     pub fn serialised_at(&self, start: f64, bits: f64) -> f64 {
         if self.carries_nothing {
             return f64::INFINITY;
@@ -137,6 +139,9 @@ impl Trace {
             }
             left -= carried;
             now = end;
+            if now - start > NEVER {
+                return f64::INFINITY;
+            }
             index += 1;
         }
     }

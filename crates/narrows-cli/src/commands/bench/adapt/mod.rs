@@ -77,6 +77,9 @@ pub struct Args {
     force: bool,
 }
 
+/// An hour of it is a few million requests.
+const LEAST_PERIOD: Duration = Duration::from_millis(1);
+
 /// One kind of link, over all seeds.
 #[derive(Serialize)]
 struct OnTrace {
@@ -99,8 +102,8 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         drawing.check(Existing::replace_if(args.force))?;
     }
     let rate = args.rate.map_or_else(reference_rate, Ok)?;
-    if args.period.is_zero() {
-        return Err(Failure::usage("a period of 0 has no end").hint("give --period 100ms"));
+    if args.period < LEAST_PERIOD {
+        return Err(Failure::usage(format!("a period of {:?} is below {LEAST_PERIOD:?}", args.period)));
     }
     let recorded = args.trace.iter().map(|path| Trace::recorded(path, rate)).collect::<Result<Vec<_>>>()?;
     let candidates = match &args.table {
