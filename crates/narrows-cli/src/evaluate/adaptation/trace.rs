@@ -13,7 +13,7 @@ const FACTORS: (f64, f64) = (0.05, 20.0);
 /// Recorded traces deliver this many bytes at a time (mahimahi's).
 const DELIVERY_BYTES: f64 = 1500.0;
 /// A transfer that takes longer than this many seconds has no end.
-const NEVER: f64 = 3600.0;
+const NEVER: f64 = 600.0;
 /// Longer recordings are cut.
 const MAX_SECONDS: f64 = 3600.0;
 
@@ -54,13 +54,15 @@ pub struct Trace {
     step: f64,
     /// bit/s; 0 in an outage.
     rates: Vec<f64>,
-    carries_nothing: bool,
+    /// What it carries within the time after which a transfer has no end.
+    most_bits: f64,
 }
 
 impl Trace {
     fn new(name: &str, step: f64, rates: Vec<f64>) -> Self {
-        let carries_nothing = rates.iter().all(|&rate| rate <= 0.0);
-        Self { name: name.to_owned(), step, rates, carries_nothing }
+        let round: f64 = rates.iter().map(|rate| rate * step).sum();
+        let most_bits = round * (NEVER / (step * rates.len() as f64) + 1.0);
+        Self { name: name.to_owned(), step, rates, most_bits }
     }
 
     /// A synthetic link of this kind, which usually carries `rate`, for so many seconds.
@@ -122,9 +124,9 @@ impl Trace {
     }
 
     /// When the last of `bits` bits enters the link, if the first one does at `start` (seconds); infinity if the
-    /// trace does not carry them within an hour.
+    /// trace does not carry them within ten minutes.
     pub fn serialised_at(&self, start: f64, bits: f64) -> f64 {
-        if self.carries_nothing {
+        if bits > self.most_bits || !start.is_finite() {
             return f64::INFINITY;
         }
         let (mut now, mut left) = (start, bits);
