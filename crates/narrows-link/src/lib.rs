@@ -24,6 +24,7 @@
 //! ```
 //!
 //! - [`message`]: the messages and their bytes; the normative text is `docs/protocol.md`
+//! - [`adapt`]: how to send the next frame, from how the last ones fared
 //! - [`emulator`]: a link of a given rate, delay and jitter, as a model and as a proxy
 //!
 //! A session is one client and one server taking turns. Whatever bytes a peer sends, the answer is
@@ -31,6 +32,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod adapt;
 mod client;
 pub mod emulator;
 mod error;
