@@ -8,6 +8,7 @@ pub mod decode;
 pub mod demo;
 pub mod encode;
 pub mod inspect;
+pub mod link;
 pub mod plan;
 pub mod run;
 pub mod serve;
