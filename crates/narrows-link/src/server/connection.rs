@@ -354,6 +354,10 @@ impl<R: AsyncRead + Unpin> Listener<'_, R> {
         let arrival = self.intake.message(header, &mut held, self.limits.message_timeout).await?;
         let arrival = arrival.ok_or_else(|| Error::Refused(no_room("memory")))?;
         match header.read_body(&arrival.bytes)? {
+            // An answer with id 0 would be about the connection.
+            Message::ProfileQuery { id: 0, .. } | Message::ProfileOffer { id: 0, .. } => {
+                return Err(Error::Reserved { what: "request id", value: 0 });
+            }
             Message::Ping(nonce) => self.say(&Message::Pong(nonce))?,
             // Nobody is pinged here, and a pong harms nobody.
             Message::Pong(_) => {}
