@@ -164,8 +164,9 @@ fn what_is_no_inference_request_is_refused_with_the_reason() {
         (json!({ "inputs": [] }), b"".as_slice(), "one input"),
         (json!([1]), b"", "JSON"),
         (plain(json!([3]), json!([1, 2])), b"", "2 elements"),
-        (plain(json!([2]), json!([1, "x"])), b"", "no number"),
+        (plain(json!([2]), json!([1, "x"])), b"", "number"),
         (plain(json!([u64::MAX, 2]), json!([1])), b"", "1 elements"),
+        (plain(json!([1]), json!([1e39])), b"", "beyond FP32"),
         (
             json!({ "inputs": [{ "name": "other", "datatype": "FP32", "shape": [1], "data": [1] }] }),
             b"",

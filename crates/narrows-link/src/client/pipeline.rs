@@ -136,7 +136,11 @@ impl<'c, 'p> Pipeline<'c, 'p> {
             }
             return Ok(());
         }
-        self.client.wait_to_retry(soonest).map_err(|()| soonest.error("the server's return"))
+        self.client.wait_to_retry(soonest).map_err(|()| {
+            // Nothing more will be tried for the soonest: its time ends while it waits.
+            std::thread::sleep(soonest.left());
+            soonest.error("the answer")
+        })
     }
 
     /// Sends what fits into the server's bound on open requests. With no more than that open, the

@@ -14,11 +14,13 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use tokio::{sync::oneshot, time::timeout};
 
-use super::{App, PlainTensor, Refusal};
+use super::{
+    App, PlainTensor, Refusal,
+    form::{Form, InputForm, Numbers},
+};
 use crate::{
     Code, Failure, Work,
     server::{Job, Stage, no_room},
@@ -30,34 +32,6 @@ pub(super) const FRAME: &str = "frame";
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 /// Longest JSON before binary tensors.
 const MAX_JSON_BYTES: usize = 1 << 20;
-
-/// An inference request's JSON.
-#[derive(Debug, Deserialize)]
-struct Form {
-    id: Option<String>,
-    #[serde(default)]
-    parameters: Map<String, Value>,
-    inputs: Vec<InputForm>,
-    #[serde(default)]
-    outputs: Vec<OutputForm>,
-}
-
-#[derive(Debug, Deserialize)]
-struct InputForm {
-    name: String,
-    shape: Vec<u64>,
-    datatype: String,
-    #[serde(default)]
-    parameters: Map<String, Value>,
-    data: Option<Value>,
-}
-
-#[derive(Debug, Deserialize)]
-struct OutputForm {
-    name: String,
-    #[serde(default)]
-    parameters: Map<String, Value>,
-}
 
 /// The one input of a request.
 enum Input {
@@ -143,7 +117,7 @@ async fn answer(
         }
     };
     // As Triton has it: microseconds.
-    let limit = form.parameters.get("timeout").and_then(Value::as_u64).map(Duration::from_micros);
+    let limit = form.parameters.timeout.map(Duration::from_micros);
     let (work, reply) = ask_tail(app, place, frame, limit).await?;
     let (shape, values) = if wanted.is_frame {
         (vec![1], Values::Frame(reply))
@@ -190,7 +164,7 @@ fn read(app: &App, route: &str, form: &Form, binary: &[u8]) -> Result<(Input, Wa
             return Err(bad(format!("no input {:?}: it is {FRAME:?}{plain}", input.name)));
         }
     };
-    let all_binary = form.parameters.get("binary_data_output").and_then(Value::as_bool).unwrap_or(false);
+    let all_binary = form.parameters.binary_data_output;
     let plain_name = specs.map(|(_, spec)| spec.name);
     let wanted = match form.outputs.as_slice() {
         [] => {
@@ -201,7 +175,7 @@ fn read(app: &App, route: &str, form: &Form, binary: &[u8]) -> Result<(Input, Wa
         [output] if output.name == FRAME || Some(&output.name) == plain_name.as_ref() => Wanted {
             name: output.name.clone(),
             is_frame: output.name == FRAME,
-            is_binary: output.parameters.get("binary_data").and_then(Value::as_bool).unwrap_or(all_binary),
+            is_binary: output.parameters.binary_data.unwrap_or(all_binary),
         },
         outputs => {
             let names: Vec<_> = outputs.iter().map(|output| output.name.as_str()).collect();
@@ -218,12 +192,13 @@ fn read(app: &App, route: &str, form: &Form, binary: &[u8]) -> Result<(Input, Wa
 
 /// The input's part of the binary data; `None` if its data are in the JSON.
 fn binary_of<'b>(input: &InputForm, binary: &'b [u8]) -> Result<Option<&'b [u8]>, Failure> {
-    let Some(size) = input.parameters.get("binary_data_size") else {
+    let Some(size) = input.parameters.binary_data_size else {
         return if binary.is_empty() { Ok(None) } else { Err(bad("binary data that no input names")) };
     };
-    match size.as_u64() {
-        Some(size) if size == binary.len() as u64 => Ok(Some(binary)),
-        _ => Err(bad(format!("binary_data_size is {size}, {} bytes of binary data came", binary.len()))),
+    if size == binary.len() as u64 {
+        Ok(Some(binary))
+    } else {
+        Err(bad(format!("binary_data_size is {size}, {} bytes of binary data came", binary.len())))
     }
 }
 
@@ -253,29 +228,13 @@ fn read_plain(input: &InputForm, raw: Option<&[u8]>) -> Result<PlainTensor, Fail
             return Err(bad(format!("{} bytes are no whole FP32 elements", raw.len())));
         }
         (Some(raw), _) => raw.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-        (None, Some(data)) => {
-            let mut values = Vec::new();
-            flatten(data, &mut values)?;
-            values
-        }
+        (None, Some(Numbers(values))) => values.clone(),
         (None, None) => return Err(bad(format!("{name:?} has no data"))),
     };
     if count != Some(values.len() as u64) {
         return Err(bad(format!("{name:?} has shape {shape:?} and {} elements", values.len())));
     }
     Ok(PlainTensor { shape: shape.iter().map(|&dimension| dimension as usize).collect(), values })
-}
-
-/// Numbers of nested lists, in their order. How deep they can be is bounded by the JSON parser.
-fn flatten(data: &Value, values: &mut Vec<f32>) -> Result<(), Failure> {
-    match data {
-        Value::Array(parts) => parts.iter().try_for_each(|part| flatten(part, values)),
-        Value::Number(number) => {
-            values.push(number.as_f64().unwrap_or(f64::NAN) as f32);
-            Ok(())
-        }
-        other => Err(bad(format!("{other} is no number"))),
-    }
 }
 
 /// Tells a queued job that nobody waits for it any more.

@@ -10,6 +10,7 @@
 //! Inference runs on the same threads, under the same limits, as requests of the framed protocol.
 
 mod door;
+mod form;
 mod infer;
 mod live;
 mod tensor;

@@ -106,9 +106,13 @@ fn one_client(proxy: SocketAddr, chaos: Chaos, number: u64, outcome: &Outcome, d
         backoff: Backoff { base: Duration::from_millis(5), most: Duration::from_millis(50) },
         ..Options::default()
     };
-    let mut client = Client::offline(proxy, options).expect("an address");
+    let mut client = Client::offline(proxy, options.clone()).expect("an address");
     let mut nth = 0u64;
     while !done.load(Ordering::Relaxed) {
+        // A connection without a fault would last, and nothing would break any more.
+        if nth % 50 == 49 {
+            client = Client::offline(proxy, options.clone()).expect("an address");
+        }
         let payload: Vec<u8> =
             (0..(nth % 7) * 6000 + 10).map(|i| (i.wrapping_mul(31) ^ nth ^ number << 4) as u8).collect();
         let start = Instant::now();
