@@ -22,7 +22,7 @@ pub const MAGIC: [u8; 4] = *b"NRWL";
 /// The highest protocol version spoken here.
 pub const VERSION: u16 = 1;
 /// Bytes before the body of every message: kind u8, zero `[u8; 3]`, body length u32, checksum of the
-/// body u32, checksum of the header's first [`CHECKED_HEADER_BYTES`] u32.
+/// body u32, checksum of the 12 bytes before it u32.
 pub const HEADER_BYTES: usize = 16;
 /// Bytes that the header's own checksum covers.
 const CHECKED_HEADER_BYTES: usize = 12;
