@@ -93,7 +93,7 @@ struct Channel {
     /// Mean signal-to-noise ratio in decibels
     #[arg(long, value_name = "DB", default_value_t = 10.0, allow_negative_numbers = true)]
     gamma: f64,
-    /// Mean power gain sigma_h^2
+    /// Mean power gain of the channel, sigma squared
     #[arg(long, value_name = "GAIN", default_value_t = 1.0)]
     sigma: f64,
     /// Probability of outage

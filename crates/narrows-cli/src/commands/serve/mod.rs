@@ -45,7 +45,7 @@ pub struct Args {
     /// Settings, as TOML
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// One setting, such as limits.max_connections=64
+    /// One setting by its name, such as log.format=json
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
     /// Print all settings, and where each came from, and stop

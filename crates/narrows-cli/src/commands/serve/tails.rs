@@ -42,7 +42,7 @@ struct Worker {
     encoder: Encoder,
 }
 
-fn refuse(code: Code, cause: impl ToString) -> Refusal {
+fn refuse(code: Code, cause: &impl ToString) -> Refusal {
     Refusal::new(code, cause.to_string())
 }
 
@@ -64,7 +64,7 @@ impl Tails {
     }
 
     fn half(&self, route: &str) -> Result<&Half, Refusal> {
-        self.halves.iter().find(|tail| tail.cut == route).ok_or_else(|| refuse(Code::UnknownRoute, route))
+        self.halves.iter().find(|tail| tail.cut == route).ok_or_else(|| refuse(Code::UnknownRoute, &route))
     }
 
     fn worker(&self) -> Result<Worker, Refusal> {
@@ -79,7 +79,7 @@ impl Tails {
             generation,
             decoder: Decoder::new().with_profiles(profiles),
             features: Tensor::default(),
-            encoder: encoder.map_err(|error| refuse(Code::Internal, error))?,
+            encoder: encoder.map_err(|error| refuse(Code::Internal, &error))?,
         })
     }
 
@@ -124,7 +124,7 @@ impl Tail for Tails {
     }
 
     fn take_profile(&self, name: &ProfileName, contents: &[u8]) -> Result<(), Refusal> {
-        let profile = Profile::from_bytes(contents).map_err(|error| refuse(Code::BadProfile, error))?;
+        let profile = Profile::from_bytes(contents).map_err(|error| refuse(Code::BadProfile, &error))?;
         let mut known = self.profiles.write().unwrap_or_else(PoisonError::into_inner);
         if known.names.contains(name) {
             return Ok(());
@@ -132,7 +132,7 @@ impl Tail for Tails {
         if known.brought >= MAX_BROUGHT_PROFILES {
             let text =
                 format!("clients have brought {MAX_BROUGHT_PROFILES} profiles already, no more are taken");
-            return Err(refuse(Code::BadProfile, text));
+            return Err(refuse(Code::BadProfile, &text));
         }
         known.profiles.insert(profile);
         known.names.insert(*name);
@@ -146,19 +146,19 @@ impl Worker {
     /// Decode, run, encode the result.
     fn answer(&mut self, tail: &Half, frame: &[u8], reply: &mut Vec<u8>) -> Result<Work, Refusal> {
         let (decoded, decode) = timed(|| self.decoder.decode_into(frame, &mut self.features));
-        decoded.map_err(|error| refuse(Code::BadPayload, error))?;
+        decoded.map_err(|error| refuse(Code::BadPayload, &error))?;
         let (found, expected) = (without_batch(self.features.shape().dims()), tail.input_dims());
         if found != expected {
             let text =
                 format!("the tail takes a tensor of shape {expected:?}, the frame holds one of {found:?}");
-            return Err(refuse(Code::BadPayload, text));
+            return Err(refuse(Code::BadPayload, &text));
         }
         let features =
             self.features.as_f32().map_or_else(|| Cow::Owned(self.features.to_f32()), Cow::Borrowed);
         let (result, run) = timed(|| tail.run(&features));
-        let result = result.map_err(|error| refuse(Code::TailFailed, error))?;
+        let result = result.map_err(|error| refuse(Code::TailFailed, &error))?;
         let encoded = self.encoder.encode_into(&result.view(), reply);
-        encoded.map_err(|error| refuse(Code::Internal, error))?;
+        encoded.map_err(|error| refuse(Code::Internal, &error))?;
         let tensor_bytes = self.features.view().bytes() as u64;
         Ok(Work { decode, tail: run, tensor_bytes, bits: None })
     }
@@ -177,12 +177,12 @@ impl Tensors for Tails {
 
     fn encode(&self, _route: &str, tensor: &PlainTensor) -> Result<Vec<u8>, Refusal> {
         let view = TensorView::new(&tensor.values, &tensor.shape)
-            .map_err(|error| refuse(Code::BadPayload, error))?;
+            .map_err(|error| refuse(Code::BadPayload, &error))?;
         let mut worker = self.worker()?;
         let mut frame = Vec::new();
         let encoded = worker.encoder.encode_into(&view, &mut frame);
         self.keep(worker);
-        encoded.map_err(|error| refuse(Code::BadPayload, error))?;
+        encoded.map_err(|error| refuse(Code::BadPayload, &error))?;
         Ok(frame)
     }
 
@@ -190,7 +190,7 @@ impl Tensors for Tails {
         let mut worker = self.worker()?;
         let decoded = worker.decoder.decode(reply);
         self.keep(worker);
-        let tensor = decoded.map_err(|error| refuse(Code::Internal, error))?;
+        let tensor = decoded.map_err(|error| refuse(Code::Internal, &error))?;
         Ok(PlainTensor { shape: tensor.shape().dims().to_vec(), values: tensor.to_f32() })
     }
 }
