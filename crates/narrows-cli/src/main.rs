@@ -17,7 +17,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use commands::{
-    bench, calibrate, choose, completions, cuts, decode, demo, encode, eval, inspect, plan, run, serve, split,
+    bench, calibrate, choose, completions, cuts, decode, demo, encode, eval, inspect, link, plan, run, serve, split,
 };
 use failure::Failure;
 use output::Output;
@@ -59,6 +59,8 @@ enum Command {
     Serve(serve::Args),
     /// Run the head of a split model and send its features to a server
     Run(run::Args),
+    /// Put a slow or broken link between a client and a server
+    Link(link::Args),
     /// Watch a split network classify images over a slow link
     Demo(demo::Args),
     /// Measure sizes, times and accuracy on the demo network
@@ -86,6 +88,7 @@ fn main() -> ExitCode {
         Command::Split(args) => split::run(args, &output),
         Command::Serve(args) => serve::run(args, &output),
         Command::Run(args) => run::run(args, &output),
+        Command::Link(args) => link::run(args, &output),
         Command::Demo(args) => demo::run(args, &output),
         Command::Bench(args) => bench::run(args, &output),
         Command::Eval(args) => eval::run(args, &output),

@@ -10,6 +10,7 @@ pub mod demo;
 pub mod encode;
 pub mod eval;
 pub mod inspect;
+pub mod link;
 pub mod plan;
 pub mod run;
 pub mod serve;
