@@ -97,12 +97,16 @@ pub fn rows(real: &Real, budget: Budget) -> Vec<Row> {
     for path in Path::ALL.into_iter().filter(|path| path.is_available()) {
         for (name, options) in [("Q4 order-0", &order_0), ("Q4 contexts", &contexts)] {
             works.add(name, &tensor, DIMS, options, path);
-            let latency = EncodeOptions { target: Target::Latency, ..options.clone() };
-            works.add(&format!("{name} latency"), &tensor, DIMS, &latency, path);
+            for (target, named) in [(Target::Latency, "latency"), (Target::Speed, "speed")] {
+                let options = EncodeOptions { target, ..options.clone() };
+                works.add(&format!("{name} {named}"), &tensor, DIMS, &options, path);
+            }
             works.add(name, &halves, DIMS, options, path);
             works.add(name, &brains, DIMS, options, path);
         }
         works.add("profile", &small, SMALL_DIMS, &profile.options(), path);
+        let speed = EncodeOptions { target: Target::Speed, ..profile.options() };
+        works.add("profile speed", &small, SMALL_DIMS, &speed, path);
     }
     fill(&mut works.rows, &mut works.works, budget);
     works.rows

@@ -97,8 +97,10 @@ pub fn lines(rows: &[Row]) -> Vec<Promise> {
     }
     for (name, n, encode, decode) in [
         ("f32 128x28x28 Q4 order-0", 100_352, 20.0, 15.0),
+        ("f32 128x28x28 Q4 order-0 speed", 100_352, 20.0, 15.0),
         ("f32 128x28x28 Q4 contexts", 100_352, 90.0, 90.0),
         ("f32 32x8x8 profile", 2_048, 2.0, 2.0),
+        ("f32 32x8x8 profile speed", 2_048, 2.0, 2.0),
     ] {
         lines.extend(way_bounds(encode, decode).map(|(way, bound)| microseconds(rows, name, n, way, bound)));
     }

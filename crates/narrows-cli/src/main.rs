@@ -17,7 +17,8 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use commands::{
-    bench, calibrate, choose, completions, cuts, decode, demo, encode, eval, inspect, link, plan, run, serve, split,
+    bench, calibrate, choose, completions, cuts, decode, demo, encode, eval, inspect, link, plan, run, serve,
+    split,
 };
 use failure::Failure;
 use output::Output;

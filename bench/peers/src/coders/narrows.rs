@@ -36,9 +36,11 @@ pub fn entries(data: &Data) -> Vec<Entry> {
         };
         add("narrows order-0", natural, Target::Size, CoderChoice::Auto);
         add("narrows order-0 latency", natural, Target::Latency, CoderChoice::Auto);
+        add("narrows order-0 speed", natural, Target::Speed, CoderChoice::Auto);
         if let Some(planes) = planes {
             add("narrows contexts", planes, Target::Size, CoderChoice::Auto);
             add("narrows contexts latency", planes, Target::Latency, CoderChoice::Auto);
+            add("narrows contexts speed", planes, Target::Speed, CoderChoice::Auto);
         }
         if data.alphabet <= TANS_ALPHABET && data.symbols.len() < LARGE {
             for state_bits in [6, 8] {

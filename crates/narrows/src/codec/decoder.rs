@@ -1,7 +1,10 @@
 //! Frame to tensor.
 
+use std::ops::Range;
+
 use super::encoder::csr_alphabet;
 use super::lossless::Joiner;
+use super::range;
 use super::stream::StreamReader;
 use crate::cpu::Path;
 use crate::error::{Error, Result};
@@ -22,12 +25,12 @@ use half::{bf16, f16};
 pub struct Decoder {
     limits: Limits,
     path: Path,
-    profiles: Profiles,
+    pub(super) profiles: Profiles,
     symbols: Vec<u8>,
-    coded: Vec<u8>,
+    pub(super) coded: Vec<u8>,
     wide: Vec<u16>,
     spare: Vec<Affine>,
-    reader: StreamReader,
+    pub(super) reader: StreamReader,
     joiner: Joiner,
 }
 
@@ -138,32 +141,64 @@ impl Decoder {
     /// [`Error::LimitExceeded`] if the tensor is larger than the limits allow; [`Error::UnknownProfile`]
     /// if the frame names one this decoder does not have; any header error of [`Error`] otherwise.
     pub fn decode_into(&mut self, frame: &[u8], tensor: &mut Tensor) -> Result<()> {
+        self.decode_part(frame, None, tensor).map(|_| ())
+    }
+
+    /// Decode the elements `range`, or all; gives the chunks decoded and their number in all, 1 and 1 where there
+    /// was nothing to choose from.
+    pub(super) fn decode_part(
+        &mut self,
+        frame: &[u8],
+        range: Option<&Range<usize>>,
+        tensor: &mut Tensor,
+    ) -> Result<(usize, usize)> {
         let (header, mut cursor) = header::read_checked(frame, &self.limits, &mut self.spare)?;
         let Tensor { storage, shape } = tensor;
         let (result, elements) = match header.dtype {
             Dtype::F32 => {
                 let out = f32::storage(storage);
-                (self.decode_elements(&header, &mut cursor, out), out.len())
+                (self.decode_elements(&header, &mut cursor, range, out), out.len())
             }
             Dtype::F16 => {
                 let out = f16::storage(storage);
-                (self.decode_elements(&header, &mut cursor, out), out.len())
+                (self.decode_elements(&header, &mut cursor, range, out), out.len())
             }
             Dtype::Bf16 => {
                 let out = bf16::storage(storage);
-                (self.decode_elements(&header, &mut cursor, out), out.len())
+                (self.decode_elements(&header, &mut cursor, range, out), out.len())
             }
         };
-        let result = result.and_then(|()| cursor.expect_end());
+        let result = result.and_then(|chunks| cursor.expect_end().map(|()| chunks));
         if let Content::Quantized { dequantizer: Some(Dequantizer::PerChannel(maps)), .. } = header.content {
             // Their memory serves the next frame.
             self.spare = maps;
         }
-        *shape = if result.is_ok() { header.shape } else { crate::Shape::new(&[elements])? };
+        let whole = result.is_ok() && range.is_none();
+        *shape = if whole { header.shape } else { crate::Shape::new(&[elements])? };
         result
     }
 
     fn decode_elements<T: Element>(
+        &mut self,
+        header: &Header,
+        cursor: &mut Cursor<'_>,
+        range: Option<&Range<usize>>,
+        out: &mut Vec<T>,
+    ) -> Result<(usize, usize)> {
+        let Some(range) = range else {
+            return self.decode_all(header, cursor, out).map(|()| (1, 1));
+        };
+        range::check(range, header.shape.elements())?;
+        if range::covers(&header.content) {
+            return self.decode_range(header, cursor, range, out);
+        }
+        self.decode_all(header, cursor, out)?;
+        out.truncate(range.end);
+        out.drain(..range.start);
+        Ok((1, 1))
+    }
+
+    fn decode_all<T: Element>(
         &mut self,
         header: &Header,
         cursor: &mut Cursor<'_>,

@@ -6,6 +6,7 @@ mod inspect;
 mod lossless;
 mod options;
 pub(crate) mod plan;
+mod range;
 pub(crate) mod stream;
 mod symbols;
 #[cfg(feature = "rayon")]

@@ -17,6 +17,9 @@ use crate::tans;
 /// Bytes that a lane adds to its chunk on average: a first state of 4 bytes, of which 8 bits are
 /// information (a state is spread over `2^16..2^32` evenly in its logarithm).
 const BYTES_PER_LANE: f64 = 3.0;
+/// Chunks that a processor decodes side by side, and rows that make one worth its bytes, for [`Target::Speed`].
+const SIDE_BY_SIDE: usize = 4;
+const SPEEDY_ROWS: usize = 64;
 /// Bits of a table entry, for deciding which classes to merge before tables exist.
 const BITS_PER_ENTRY: f64 = 4.5;
 
@@ -208,9 +211,14 @@ impl Plan {
             Order::Planes(planes) => planes.count(),
             _ => self.order.symbols(),
         };
+        let least = if target == Target::Speed { most } else { least };
         let lanes = affordable.clamp(least, most).min(columns).max(1);
         self.rows = self.order.rows(1 << lanes.ilog2());
-        let chunks = (affordable / most).max(1);
+        let side_by_side = match target {
+            Target::Speed => (self.rows.count() / SPEEDY_ROWS).clamp(1, SIDE_BY_SIDE),
+            Target::Size | Target::Latency => 1,
+        };
+        let chunks = (affordable / most).max(side_by_side);
         let (count, positions, line) = (self.rows.count(), self.rows.positions(), self.rows.line());
         let groups = count.div_ceil(positions.max(1));
         self.chunk_rows = if chunks <= groups {

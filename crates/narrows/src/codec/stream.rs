@@ -1,5 +1,7 @@
 //! Symbols to a stream and back, by the coder the plan or the stream's header names.
 
+use std::ops::Range;
+
 use super::plan::Plan;
 #[cfg(feature = "rayon")]
 use super::threads::{DecodeWorkers, EncodeWorkers};
@@ -119,6 +121,38 @@ impl StreamReader {
     #[cfg(feature = "stages")]
     pub(crate) fn forget(&mut self) {
         self.rans.forget();
+    }
+
+    /// Decode the chunks that `choose` picks by the stream's header into `coded`; gives them too. Streams that are
+    /// not rANS-coded are decoded whole.
+    pub(crate) fn read_chunks(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        expected: &Expected,
+        profile: Option<&Model>,
+        choose: impl FnOnce(&StreamHeader) -> Range<usize>,
+        coded: &mut Vec<u8>,
+    ) -> Result<(StreamHeader, Range<usize>)> {
+        let start = cursor.clone();
+        let header = self.read_header(cursor, expected, profile)?;
+        if header.coder != Coder::Rans {
+            *cursor = start;
+            let header = self.read(cursor, expected, profile, coded)?;
+            let chunks = header.rows.count().div_ceil(header.chunk_rows.max(1));
+            return Ok((header, 0..chunks));
+        }
+        let payload = cursor.take("payload", header.bytes.payload())?;
+        let chosen = choose(&header);
+        let before = Run::new(&header.rows, header.chunk_rows, 0..chosen.start);
+        let run = Run::new(&header.rows, header.chunk_rows, chosen.clone());
+        let payload = &payload[before.payload(&self.lengths)..];
+        coded.resize(run.symbols().len(), 0);
+        let model = profile.filter(|_| header.model_from_profile).unwrap_or(&self.model);
+        let lengths = &self.lengths[chosen.clone()];
+        self.rans
+            .decode(self.path, rans::Input { payload, lengths }, &run, model, coded)
+            .map_err(|(chunk, what)| corrupt(chunk)(what))?;
+        Ok((header, chosen))
     }
 
     /// Decode a stream into `coded`, in the order of the returned header's rows.

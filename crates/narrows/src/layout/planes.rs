@@ -83,6 +83,20 @@ impl Planes {
         if self.channels_last() { position * self.channels + plane } else { plane * self.inner + position }
     }
 
+    /// The plane and the position of the element at this row-major offset; the inverse of [`Planes::offset`].
+    pub const fn place(&self, offset: usize) -> (usize, usize) {
+        if self.channels_last() {
+            (offset % self.channels, offset / self.channels)
+        } else {
+            (offset / self.inner, offset % self.inner)
+        }
+    }
+
+    /// The channel of a plane.
+    pub(crate) const fn channel_of(&self, plane: usize) -> usize {
+        plane % self.channels
+    }
+
     /// Offsets of all elements of a channel, ascending.
     pub(crate) fn channel_offsets(&self, channel: usize) -> impl Iterator<Item = usize> + use<> {
         self.channel_runs(channel).flatten()
