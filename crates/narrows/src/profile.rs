@@ -131,7 +131,7 @@ impl Profile {
                 quantize::quantize(Path::best(), &quantizer, elements, &planes, output, scratch)?
             });
             let rows = Rows::of_planes(&planes, crate::rans::MAX_LANES);
-            let symbols = Neighbours::in_one_chunk(&symbols, &planes, &rows);
+            let symbols = Neighbours { natural: &symbols, planes: &planes, rows: &rows };
             bins.count(Path::best(), &symbols, alphabet, &mut counts);
             sums.resize(counts.len(), 0_u32);
             sums.iter_mut().zip(&counts).for_each(|(sum, &n)| *sum = sum.saturating_add(n));

@@ -116,7 +116,7 @@ impl<T: Element> Stages<T> {
     pub fn count_contexts(&mut self) {
         let rows = Rows::of_planes(&self.planes, MAX_LANES);
         let Self { path, bins, symbols, planes, alphabet, sums, .. } = self;
-        bins.count(*path, &Neighbours::in_one_chunk(symbols, planes, &rows), *alphabet, sums);
+        bins.count(*path, &Neighbours { natural: symbols, planes, rows: &rows }, *alphabet, sums);
     }
 
     /// Bins of sums to classes.

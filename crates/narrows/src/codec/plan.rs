@@ -112,18 +112,16 @@ impl Plan {
         let order = Order::Planes(*planes);
         self.start(Coder::Rans, order, alphabet);
         let rows = order.rows(rans::MAX_LANES);
-        let symbols = Neighbours::in_one_chunk(symbols, planes, &rows);
+        let symbols = Neighbours { natural: symbols, planes, rows: &rows };
         self.bins.count(path, &symbols, alphabet, &mut self.counts);
         let classes = Classes::merge(alphabet, &mut self.counts, BITS_PER_ENTRY);
         self.model.context = Context::Neighbours(classes);
         self.fit_tables();
         self.arrange(target);
         if self.chunks_cut_planes() {
-            // Symbols where chunks begin have other contexts than was counted.
-            let symbols = Neighbours { rows: &self.rows, chunk_rows: self.chunk_rows, ..symbols };
-            self.bins.count(path, &symbols, alphabet, &mut self.counts);
+            let symbols = Neighbours { rows: &self.rows, ..symbols };
             let Context::Neighbours(classes) = &self.model.context else { unreachable!("it was just set") };
-            classes.fold(&mut self.counts);
+            self.bins.cut(path, &symbols, self.chunk_rows, (classes, alphabet), &mut self.counts);
             self.fit_tables();
         }
     }
@@ -152,14 +150,14 @@ impl Plan {
         self.start(Coder::Rans, order, alphabet);
         self.from_profile = true;
         let rows = order.rows(rans::MAX_LANES);
-        let symbols = Neighbours::in_one_chunk(symbols, planes, &rows);
+        let symbols = Neighbours { natural: symbols, planes, rows: &rows };
         self.symbol_bits = lengths.bits(path, &symbols, &mut self.edges);
         self.arrange(target);
     }
 
     /// Count the symbols of a plan with a profile by its tables, for their entropy.
     pub(crate) fn count_profile(&mut self, path: Path, symbols: &[u8], planes: &Planes, model: &Model) {
-        let symbols = Neighbours::in_one_chunk(symbols, planes, &self.rows);
+        let symbols = Neighbours { natural: symbols, planes, rows: &self.rows };
         self.bins.count(path, &symbols, self.alphabet, &mut self.counts);
         if let Context::Neighbours(classes) = &model.context {
             classes.fold(&mut self.counts);

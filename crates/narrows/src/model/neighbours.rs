@@ -65,26 +65,15 @@ pub(crate) struct Neighbours<'a> {
     pub(crate) natural: &'a [u8],
     pub(crate) planes: &'a Planes,
     pub(crate) rows: &'a Rows,
-    /// Rows of a chunk, whole lines; a chunk begins without neighbours above.
-    pub(crate) chunk_rows: usize,
 }
 
-impl<'a> Neighbours<'a> {
-    /// All symbols in one chunk.
-    pub(crate) fn in_one_chunk(natural: &'a [u8], planes: &'a Planes, rows: &'a Rows) -> Self {
-        Self { natural, planes, rows, chunk_rows: rows.count().max(1) }
-    }
-
-    /// Calls `take` with runs that together hold every symbol once. `edges` is memory to be used again.
+impl Neighbours<'_> {
+    /// Calls `take` with runs that together hold every symbol once, all in one chunk. `edges` is memory to be used again.
     pub(super) fn runs(&self, edges: &mut Vec<u8>, mut take: impl FnMut(Run<'_>)) {
-        let Self { natural, planes, rows, chunk_rows } = *self;
-        debug_assert!(chunk_rows >= rows.count() || chunk_rows.is_multiple_of(rows.line()));
+        let Self { natural, planes, rows } = *self;
         let positions = rows.positions();
-        if chunk_rows < rows.count() && !chunk_rows.is_multiple_of(positions) {
-            self.cut_runs(edges, take);
-        } else if planes.channels_last() {
-            let side = planes.channels();
-            side_by_side(natural, (side, 0..side), rows.line(), &(0..positions), &mut take);
+        if planes.channels_last() {
+            side_by_side(natural, planes.channels(), rows.line(), &mut take);
         } else {
             set_edges(edges, rows, (TILE / positions).clamp(1, planes.count()));
             // What lies before the first plane is not there to be left out.
@@ -98,27 +87,23 @@ impl<'a> Neighbours<'a> {
         }
     }
 
-    /// The runs where chunks begin within planes: up to a chunk's end at a time.
-    fn cut_runs(&self, edges: &mut Vec<u8>, mut take: impl FnMut(Run<'_>)) {
-        let Self { natural, planes, rows, chunk_rows } = *self;
-        let positions = rows.positions();
-        set_edges(edges, rows, 1);
-        for (number, group) in rows.groups().enumerate() {
-            let mut top = 0;
-            while top < positions {
-                let row = number * positions + top;
-                let next = (row / chunk_rows + 1) * chunk_rows - number * positions;
-                let span = top..next.min(positions);
-                if planes.channels_last() {
-                    let lanes = (planes.channels(), group.first..group.first + group.width);
-                    side_by_side(natural, lanes, rows.line(), &span, &mut take);
-                } else {
-                    for plane in group.first..group.first + group.width {
-                        let plane = &natural[plane * positions..][span.clone()];
-                        plane_runs(plane, rows.line(), edges, &mut take);
-                    }
+    /// Calls `take` with the symbols in the first line of every chunk that begins within a plane, and with the sums
+    /// of each one's neighbours had the chunk not begun there, and as it is: then none is above.
+    pub(super) fn at_cuts(&self, chunk_rows: usize, mut take: impl FnMut(u8, [u16; 2])) {
+        let Self { natural, planes, rows } = *self;
+        let (positions, line) = (rows.positions(), rows.line());
+        debug_assert!(chunk_rows >= rows.count() || chunk_rows.is_multiple_of(line));
+        let step = planes.offset(0, 1);
+        for first in (0..rows.count()).step_by(chunk_rows).filter(|row| !row.is_multiple_of(positions)) {
+            let (plane, top) = (first / positions * rows.lanes(), first % positions);
+            for plane in plane..plane + rows.width(first) {
+                let start = planes.offset(plane, top);
+                for at in (start..).step_by(step).take(line) {
+                    let [left, above] = [at - step, at - line * step].map(|at| u16::from(natural[at]));
+                    // The line's first row has no neighbour to the left either.
+                    let sums = if at == start { [2 * above, 0] } else { [left + above, 2 * left] };
+                    take(natural[at], sums);
                 }
-                top = span.end;
             }
         }
     }
@@ -136,20 +121,14 @@ fn plane_runs(plane: &[u8], line: usize, edges: &[u8], take: &mut impl FnMut(Run
     take(Run { symbols, left, above, edges: &edges[line..plane.len()] });
 }
 
-/// Positions `span` of the planes `lanes` out of `side` that lie side by side; the first line has nothing above it.
-fn side_by_side(
-    natural: &[u8],
-    (side, lanes): (usize, Range<usize>),
-    line: usize,
-    span: &Range<usize>,
-    take: &mut impl FnMut(Run<'_>),
-) {
+/// All positions of `side` planes that lie side by side; the first line has nothing above it.
+fn side_by_side(natural: &[u8], side: usize, line: usize, take: &mut impl FnMut(Run<'_>)) {
     const ZEROS: [u8; 64] = [0; 64];
-    let row = |position: usize| &natural[position * side..][lanes.clone()];
-    for position in span.clone() {
+    let row = |position: usize| &natural[position * side..][..side];
+    for position in 0..natural.len() / side {
         let symbols = row(position);
         let left = (!position.is_multiple_of(line)).then(|| row(position - 1));
-        let above = (position >= span.start + line).then(|| row(position - line));
+        let above = (position >= line).then(|| row(position - line));
         if let Some(one) = left.or(above) {
             let (left, above) = (left.unwrap_or(one), above.unwrap_or(one));
             take(Run { symbols, left, above, edges: &[] });

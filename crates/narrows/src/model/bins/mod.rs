@@ -51,15 +51,49 @@ impl BinCounter {
         counts: &mut Vec<u32>,
     ) {
         if path == Path::Reference {
-            let Neighbours { natural, planes, rows, chunk_rows } = *symbols;
-            rows.gather(path, planes, natural, &mut self.coded);
-            return Context::count_by_sum(&self.coded, rows, chunk_rows, alphabet, counts);
+            return self.count_coded(symbols, symbols.rows.count().max(1), alphabet, counts);
         }
         let index = Index::new(alphabet);
         let mut edges = std::mem::take(&mut self.edges);
         symbols.runs(&mut edges, |run| self.add(path, run, index));
         self.edges = edges;
         self.finish(alphabet, counts);
+    }
+
+    /// Correct counts by class (`counts[class * alphabet + symbol]`) of all symbols in one chunk for chunks of
+    /// `chunk_rows` rows, whole lines: where these begin within planes, their first lines have other neighbours.
+    pub(crate) fn cut(
+        &mut self,
+        path: Path,
+        symbols: &Neighbours<'_>,
+        chunk_rows: usize,
+        (classes, alphabet): (&Classes, usize),
+        counts: &mut Vec<u32>,
+    ) {
+        if path == Path::Reference {
+            self.count_coded(symbols, chunk_rows, alphabet, counts);
+            return classes.fold(counts);
+        }
+        let (of_bin, shift) = classes.bins_and_shift();
+        symbols.at_cuts(chunk_rows, |symbol, sums| {
+            let [from, to] = sums
+                .map(|sum| usize::from(of_bin[usize::from(sum >> shift)]) * alphabet + usize::from(symbol));
+            counts[from] -= 1;
+            counts[to] += 1;
+        });
+    }
+
+    /// What the specification counts, in the coded order.
+    fn count_coded(
+        &mut self,
+        symbols: &Neighbours<'_>,
+        chunk_rows: usize,
+        alphabet: usize,
+        counts: &mut Vec<u32>,
+    ) {
+        let Neighbours { natural, planes, rows } = *symbols;
+        rows.gather(Path::Reference, planes, natural, &mut self.coded);
+        Context::count_by_sum(&self.coded, rows, chunk_rows, alphabet, counts);
     }
 
     fn add(&mut self, path: Path, run: Run<'_>, index: Index) {
@@ -182,15 +216,23 @@ mod tests {
                     .collect();
                 for lanes in [1, 4, 32] {
                     let rows = Rows::of_planes(&planes, lanes);
+                    let symbols = Neighbours { natural: &natural, planes: &planes, rows: &rows };
                     rows.gather(Path::Reference, &planes, &natural, &mut coded);
+                    Context::count_by_sum(&coded, &rows, rows.count(), alphabet, &mut expected);
+                    for path in Path::ALL.into_iter().filter(|path| path.is_available()) {
+                        counter.count(path, &symbols, alphabet, &mut counts);
+                        assert_eq!(counts, expected, "{path:?} {dims:?} {alphabet} {lanes}");
+                    }
+                    let classes = Classes::merge(alphabet, &mut expected, 4.5);
                     for lines in [1, 2, 3, usize::MAX / rows.line()] {
                         let chunk_rows = (lines * rows.line()).min(rows.count());
-                        Context::count_by_sum(&coded, &rows, chunk_rows, alphabet, &mut expected);
+                        let mut cut = Vec::new();
+                        Context::count_by_sum(&coded, &rows, chunk_rows, alphabet, &mut cut);
+                        classes.fold(&mut cut);
                         for path in Path::ALL.into_iter().filter(|path| path.is_available()) {
-                            let symbols =
-                                Neighbours { natural: &natural, planes: &planes, rows: &rows, chunk_rows };
-                            counter.count(path, &symbols, alphabet, &mut counts);
-                            assert_eq!(counts, expected, "{path:?} {dims:?} {alphabet} {lanes} {lines}");
+                            counts.clone_from(&expected);
+                            counter.cut(path, &symbols, chunk_rows, (&classes, alphabet), &mut counts);
+                            assert_eq!(counts, cut, "{path:?} {dims:?} {alphabet} {lanes} {lines}");
                         }
                     }
                 }
