@@ -21,7 +21,7 @@ impl Decoder {
     ///
     /// ```
     /// use narrows::{Decoder, EncodeOptions, Encoder, Tensor, TensorView};
-    /// let features: Vec<f32> = (0..256 * 1000).map(|i| ((i * i) as f32 * 0.01).sin().max(0.0)).collect();
+    /// let features: Vec<f32> = (0..256 * 1000).map(|i| ((i % 5003) as f32 * 7.7).sin().max(0.0)).collect();
     /// let frame = Encoder::new(EncodeOptions::bits(4))?.encode(&TensorView::new(&features, &[256, 1000])?)?;
     ///
     /// let mut part = Tensor::default();
