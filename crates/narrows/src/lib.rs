@@ -50,6 +50,8 @@ mod rans;
 #[cfg(feature = "stages")]
 #[doc(hidden)]
 pub mod stages;
+#[doc(hidden)]
+pub mod stream;
 mod tans;
 mod tensor;
 

@@ -1,6 +1,6 @@
 //! From tensor to frame and back: the five steps put together.
 
-mod decoder;
+pub(crate) mod decoder;
 mod encoder;
 mod inspect;
 mod lossless;

@@ -80,6 +80,16 @@ impl Planes {
         if self.channels_last() { position * self.channels + plane } else { plane * self.inner + position }
     }
 
+    /// Neighbouring elements of one channel.
+    pub const fn inner(&self) -> usize {
+        self.inner
+    }
+
+    /// Elements from a position to the next of its plane, and from a plane to the next.
+    pub const fn strides(&self) -> (usize, usize) {
+        if self.channels_last() { (self.channels, 1) } else { (1, self.inner) }
+    }
+
     /// Offsets of all elements of a channel, ascending.
     pub(crate) fn channel_offsets(&self, channel: usize) -> impl Iterator<Item = usize> + use<> {
         let Self { outer, channels, inner, .. } = *self;

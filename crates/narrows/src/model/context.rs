@@ -33,12 +33,12 @@ impl Default for Classes {
 }
 
 impl Classes {
-    fn shift(alphabet: usize) -> u32 {
+    pub(crate) fn shift(alphabet: usize) -> u32 {
         width_of(2 * alphabet - 1).saturating_sub(width_of(MAX_BINS))
     }
 
     /// Bins of the neighbours' sum for this alphabet.
-    fn bins(alphabet: usize) -> usize {
+    pub(crate) fn bins(alphabet: usize) -> usize {
         ((2 * (alphabet - 1)) >> Self::shift(alphabet)) + 1
     }
 
@@ -50,8 +50,13 @@ impl Classes {
         self.of_bin[sum >> Self::shift(self.alphabet)]
     }
 
+    /// The class of each bin.
+    pub(crate) const fn of_bins(&self) -> &[u8; MAX_BINS] {
+        &self.of_bin
+    }
+
     /// Classes whose first bins (all but the first class's, which is 0) are `starts`.
-    fn from_starts(alphabet: usize, starts: &[usize]) -> Self {
+    pub(crate) fn from_starts(alphabet: usize, starts: &[usize]) -> Self {
         let mut classes = Self { alphabet, count: starts.len() + 1, of_bin: [0; MAX_BINS] };
         for (bin, class) in classes.of_bin.iter_mut().enumerate() {
             *class = starts.iter().filter(|&&start| start <= bin).count() as u8;
