@@ -13,10 +13,10 @@ var<workgroup> sums: array<u32, WORKGROUP>;
 @compute @workgroup_size(WORKGROUP)
 fn scan(@builtin(local_invocation_index) thread: u32) {
     let each = (shape.chunks + WORKGROUP - 1u) / WORKGROUP;
-    let from = min(thread * each, shape.chunks);
-    let to = min(from + each, shape.chunks);
+    let begin = min(thread * each, shape.chunks);
+    let end = min(begin + each, shape.chunks);
     var sum = 0u;
-    for (var chunk = from; chunk < to; chunk++) {
+    for (var chunk = begin; chunk < end; chunk++) {
         sum += lengths[chunk] + 2u * width_of_row(chunk * shape.chunk_rows);
     }
     sums[thread] = sum;
@@ -25,11 +25,11 @@ fn scan(@builtin(local_invocation_index) thread: u32) {
     for (var other = 0u; other < thread; other++) {
         at += sums[other];
     }
-    for (var chunk = from; chunk < to; chunk++) {
+    for (var chunk = begin; chunk < end; chunk++) {
         starts[chunk] = at;
         at += lengths[chunk] + 2u * width_of_row(chunk * shape.chunk_rows);
     }
-    if (to == shape.chunks) {
+    if (end == shape.chunks) {
         starts[shape.chunks] = at;
     }
 }

@@ -10,6 +10,8 @@
 
 mod arrangement;
 mod error;
+#[doc(hidden)]
+pub mod launch;
 mod plan;
 pub mod reference;
 #[cfg(feature = "wgpu")]

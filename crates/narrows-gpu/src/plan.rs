@@ -36,7 +36,6 @@ pub(crate) struct Plan {
     pub(crate) layout: Layout,
     pub(crate) map: Map,
     pub(crate) geometry: Geometry,
-    /// Where the classes of neighbours begin, after the first; of a profile, as many as it has.
     starts: Vec<usize>,
     pub(crate) profile: Option<Arc<Profile>>,
 }
@@ -70,6 +69,11 @@ impl Plan {
             (None, Layout::Planes) => Tables::Neighbours(&self.starts),
             _ => Tables::Order0,
         }
+    }
+
+    /// Where the classes of neighbours begin, after the first; none of them if they are a profile's.
+    pub(crate) fn starts(&self) -> &[usize] {
+        &self.starts
     }
 
     pub(crate) fn alphabet(&self) -> usize {

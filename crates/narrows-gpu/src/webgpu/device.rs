@@ -71,7 +71,7 @@ impl Vote {
         let (head, votes, subgroup) = match self {
             Self::Subgroup(size) => (
                 format!(
-                    "enable subgroups;\nconst SUBGROUP: u32 = {size}u;\nconst LANES_EACH: u32 = {}u;\n",
+                    "const SUBGROUP: u32 = {size}u;\nconst LANES_EACH: u32 = {}u;\n",
                     Self::lanes_each(size)
                 ),
                 VOTE_SUBGROUP,
