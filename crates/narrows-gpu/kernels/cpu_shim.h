@@ -7,6 +7,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 #include <vector>
@@ -23,8 +24,12 @@ struct Index {
 
 enum class Wait { Nothing, Warp, Block, Turn, Forever };
 
+// A coroutine is entered once through `first`; from then on jumps do, which leave the signal mask alone and are
+// ten times as fast.
 struct Thread {
-    ucontext_t context;
+    ucontext_t first;
+    jmp_buf again;
+    bool entered = false;
     Wait wait = Wait::Nothing;
     unsigned turns = 0;
 };
@@ -47,7 +52,7 @@ constexpr size_t PAGE = 4096;
 
 inline Block* block = nullptr;
 inline unsigned current = 0;
-inline ucontext_t scheduler;
+inline jmp_buf scheduler;
 inline std::function<void()> kernel;
 inline std::vector<std::unique_ptr<char[]>> stacks;
 
@@ -60,7 +65,7 @@ inline void take_turns(Wait wait) {
     Block* mine = block;
     unsigned me = current;
     mine->threads[me].wait = wait;
-    swapcontext(&mine->threads[me].context, &scheduler);
+    if (_setjmp(mine->threads[me].again) == 0) _longjmp(scheduler, 1);
     block = mine;
     current = me;
 }
@@ -68,7 +73,7 @@ inline void take_turns(Wait wait) {
 inline void start() {
     kernel();
     block->threads[current].wait = Wait::Forever;
-    swapcontext(&block->threads[current].context, &scheduler);
+    _longjmp(scheduler, 1);
 }
 
 // Everybody's value, once all lanes of the warp have given theirs to the same operation.
@@ -85,13 +90,17 @@ inline const unsigned* exchange(const char* what, unsigned value) {
 }
 
 inline void run(Block& b) {
-    for (unsigned thread = 0; thread < b.threads.size(); thread++) {
+    // Kept across jumps.
+    for (volatile unsigned thread = 0; thread < b.threads.size(); thread = thread + 1) {
         Thread& t = b.threads[thread];
         if (t.wait != Wait::Nothing && t.wait != Wait::Turn) continue;
         block = &b;
         current = thread;
         t.wait = Wait::Nothing;
-        swapcontext(&scheduler, &t.context);
+        if (_setjmp(scheduler) != 0) continue;
+        if (t.entered) _longjmp(t.again, 1);
+        t.entered = true;
+        setcontext(&t.first);
     }
 }
 
@@ -145,7 +154,7 @@ inline void prepare(Block& b, Index index, unsigned threads, size_t shared, size
     b.shared = (unsigned char*)room + (pages - (shared + 15) / 16 * 16);
     for (unsigned i = 0; i < threads; i++) {
         while (stacks.size() <= first_stack + i) stacks.emplace_back(new char[STACK]);
-        ucontext_t& c = b.threads[i].context;
+        ucontext_t& c = b.threads[i].first;
         getcontext(&c);
         c.uc_stack.ss_sp = stacks[first_stack + i].get();
         c.uc_stack.ss_size = STACK;

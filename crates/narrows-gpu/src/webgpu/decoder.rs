@@ -2,10 +2,10 @@
 
 use ::wgpu;
 use narrows::stream::{Survey, Surveyor};
-use narrows::{Dtype, Header, Layout, Limits, Profiles, Tensor};
+use narrows::{Dequantizer, Dtype, Header, Layout, Limits, Profiles, Tensor};
 
 use super::device::{Batch, Gpu, Room};
-use super::job::{MOST_SYMBOLS, MOST_TABLES, Shape, list_chunks, list_model, list_values};
+use super::job::{MOST_SYMBOLS, MOST_TABLES, Shape, list_chunks, list_model, list_values, longest_walk};
 use crate::error::{Error, Result};
 
 /// Turns frames into tensors on a GPU; keeps its buffers.
@@ -46,12 +46,17 @@ const WHAT: [&str; 4] = [
 ];
 
 /// Whether the kernels decode this.
-fn is_offered(survey: &Survey<'_>, dequantizer_values: usize) -> bool {
+fn is_offered(gpu: &Gpu, survey: &Survey<'_>) -> bool {
+    let channels = match survey.dequantizer {
+        Dequantizer::Tensor(_) => 1,
+        Dequantizer::PerChannel(maps) => maps.len(),
+    };
     matches!(survey.layout, Layout::Natural | Layout::Planes)
         && survey.tables.len() <= MOST_TABLES
         && survey.alphabet <= MOST_SYMBOLS
-        && dequantizer_values <= MOST_VALUES
+        && survey.alphabet * channels <= MOST_VALUES
         && survey.geometry.symbols() < 1 << 31
+        && gpu.runs_rows(survey.geometry.chunk_rows, longest_walk(survey.tables))
 }
 
 impl Decoder {
@@ -95,6 +100,15 @@ impl Decoder {
         self
     }
 
+    /// Whether the device decodes this frame itself.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode_to`], but for what only decoding shows.
+    pub fn is_offered(&mut self, frame: &[u8]) -> Result<bool> {
+        let (_, survey) = self.surveyor.survey(frame, &self.limits, &self.profiles)?;
+        Ok(survey.is_some_and(|survey| is_offered(&self.gpu, &survey)))
+    }
+
     /// Decode into a new tensor in host memory.
     ///
     /// # Errors
@@ -125,12 +139,7 @@ impl Decoder {
         if needed > available {
             return Err(Error::Room { what: "the buffer for the elements", needed, available });
         }
-        let channels = |survey: &Survey<'_>| match survey.dequantizer {
-            narrows::Dequantizer::Tensor(_) => 1,
-            narrows::Dequantizer::PerChannel(maps) => maps.len(),
-        };
-        let Some(survey) = survey.filter(|survey| is_offered(survey, survey.alphabet * channels(survey)))
-        else {
+        let Some(survey) = survey.filter(|survey| is_offered(&self.gpu, survey)) else {
             self.cpu.decode_into(frame, &mut self.decoded)?;
             self.upload(elements);
             return Ok(header);

@@ -65,6 +65,14 @@ impl Vote {
         if size < 32 { 32 / size } else { 1 }
     }
 
+    /// Turns that a thread's loops take for one row of a chunk, with at most `walk` turns to find a symbol.
+    const fn turns_of_row(self, walk: usize) -> usize {
+        match self {
+            Self::Subgroup(size) => 1 + Self::lanes_each(size) as usize * (1 + walk),
+            Self::Barrier => 2 + walk,
+        }
+    }
+
     /// The source of a kernel that votes.
     fn source(self, kernel: &str) -> String {
         let (threads, chunks) = self.workgroup();
@@ -186,6 +194,13 @@ impl Gpu {
 
     pub(super) fn kernels(&self) -> &Kernels {
         &self.0.kernels
+    }
+
+    /// Whether the device goes through chunks of so many rows, each with at most `walk` turns to find a symbol. llvmpipe,
+    /// Mesa's device on a CPU, ends all loops of a thread after 65,535 turns together.
+    pub(super) fn runs_rows(&self, rows: usize, walk: usize) -> bool {
+        let is_software = self.device().adapter_info().device_type == wgpu::DeviceType::Cpu;
+        !is_software || rows.saturating_mul(self.0.vote.turns_of_row(walk)) < 60_000
     }
 
     /// Workgroups of a kernel with 32 lanes to a chunk, as many in x as a device allows.

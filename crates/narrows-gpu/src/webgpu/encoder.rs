@@ -110,6 +110,9 @@ impl Encoder {
             });
         }
         let plan = Plan::new(&self.options, shape)?;
+        if !self.gpu.runs_rows(plan.geometry.chunk_rows, 0) {
+            return Err(Error::NotOffered { what: "a chunk of so many rows on a software device" });
+        }
         let map = match plan.map {
             Map::Fixed(map) => map,
             Map::Range(levels) => match self.range(&plan, dtype, elements)? {

@@ -70,11 +70,10 @@ impl Shape {
     }
 
     fn with_tables(self, tables: usize, bits: u32) -> Self {
-        let each = (BUCKETS / tables.next_power_of_two()).ilog2();
         Self {
             tables: tables as u32,
             probability_bits: bits,
-            bucket_shift: bits.saturating_sub(each),
+            bucket_shift: bucket_shift(tables, bits),
             ..self
         }
     }
@@ -110,6 +109,22 @@ impl Shape {
 
 pub(super) const fn probability_bits(alphabet: usize) -> u32 {
     narrows::stream::probability_bits(alphabet)
+}
+
+/// How far a slot is shifted down to its bucket.
+fn bucket_shift(tables: usize, bits: u32) -> u32 {
+    bits.saturating_sub((BUCKETS / tables.next_power_of_two()).ilog2())
+}
+
+/// The most symbols to pass on the way from a bucket's first symbol to a slot's.
+pub(super) fn longest_walk(tables: &[Table]) -> usize {
+    let shift = bucket_shift(tables.len(), tables[0].bits());
+    let walk = |table: &Table| {
+        let buckets = 0..1_usize << (table.bits() - shift);
+        let symbol_of = |slot: usize| table.cumulative().partition_point(|&c| usize::from(c) <= slot);
+        buckets.map(|bucket| symbol_of(((bucket + 1) << shift) - 1) - symbol_of(bucket << shift)).max()
+    };
+    tables.iter().filter_map(walk).max().unwrap_or(0)
 }
 
 /// Classes of bins and cumulative frequencies, written over `lists`.
