@@ -2,13 +2,17 @@
 //!
 //! | feature | module | devices |
 //! |---|---|---|
+//! | `cuda` | `cuda` | NVIDIA, through the driver alone |
 //! | `wgpu` | `webgpu` | Vulkan and Metal |
 //!
 //! `docs/gpu.md` says how fast it can be at best, and what chunks cost.
 
-#![forbid(unsafe_code)]
+// Calls into the CUDA driver allow it; nothing else does.
+#![deny(unsafe_code)]
 
 mod arrangement;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod error;
 #[doc(hidden)]
 pub mod launch;

@@ -65,12 +65,14 @@ impl Vote {
         if size < 32 { 32 / size } else { 1 }
     }
 
-    /// Turns that a thread's loops take for one row of a chunk, with at most `walk` turns to find a symbol.
+    /// Turns that a thread's loops take for one row of a chunk, with at most `walk` turns to find a symbol: the row, its lanes,
+    /// the search, and one more for every loop that ends.
     const fn turns_of_row(self, walk: usize) -> usize {
-        match self {
-            Self::Subgroup(size) => 1 + Self::lanes_each(size) as usize * (1 + walk),
-            Self::Barrier => 2 + walk,
-        }
+        let lanes = match self {
+            Self::Subgroup(size) => Self::lanes_each(size) as usize,
+            Self::Barrier => 1,
+        };
+        2 + lanes * (2 + walk)
     }
 
     /// The source of a kernel that votes.

@@ -1,0 +1,67 @@
+//! The CUDA host side: with a driver against the CPU codec, without one that it says so.
+#![cfg(feature = "cuda")]
+
+mod common;
+
+use common::{assert_same, assert_same_frame, cases, frames, hostile, profiles};
+use narrows_gpu::cuda::{Decoder, Encoder, Gpu};
+use narrows_gpu::{Error, reference};
+
+/// The first device; none, with the reason printed, where there is none.
+fn gpu() -> Option<Gpu> {
+    match Gpu::new(0) {
+        Ok(gpu) => {
+            eprintln!("{}", gpu.name());
+            Some(gpu)
+        }
+        Err(error @ Error::NoDevice { .. }) => {
+            eprintln!("skipped: {error}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn a_machine_without_a_driver_is_told_so_in_words() {
+    match Gpu::new(usize::from(u16::MAX)) {
+        Err(error @ Error::NoDevice { .. }) => assert!(error.to_string().starts_with("no CUDA device: ")),
+        other => panic!("device 65535: {:?}", other.map(|gpu| gpu.name().to_owned())),
+    }
+}
+
+#[test]
+fn every_frame_decodes_to_the_cpus_values() {
+    let Some(gpu) = gpu() else { return };
+    let mut decoder = Decoder::new(&gpu).unwrap().with_profiles(profiles());
+    for (name, frame, expected) in frames() {
+        assert_same(
+            &name,
+            &decoder.decode(&frame).unwrap_or_else(|error| panic!("{name}: {error}")),
+            &expected,
+        );
+    }
+}
+
+#[test]
+fn every_tensor_encodes_to_the_reference_frame() {
+    let Some(gpu) = gpu() else { return };
+    for case in cases() {
+        let expected = reference::encode(&case.options, &case.tensor.view()).unwrap();
+        let frame = Encoder::new(&gpu, case.options).unwrap().encode(&case.tensor.view());
+        assert_same_frame(&case.name, &frame.unwrap(), &expected);
+    }
+}
+
+#[test]
+fn changed_bits_under_a_matching_checksum_give_the_cpus_answer() {
+    let Some(gpu) = gpu() else { return };
+    let mut decoder = Decoder::new(&gpu).unwrap().with_profiles(profiles());
+    for (name, frame, expected) in hostile(&frames(), 20) {
+        match (decoder.decode(&frame), expected) {
+            (Ok(tensor), Ok(expected)) => assert_same(&name, &tensor, &expected),
+            (Err(_), Err(_)) => {}
+            (found, expected) => panic!("{name}: {found:?}, the CPU says {expected:?}"),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The checked-in PTX is what the sources give.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use sha2::{Digest, Sha256};
+
+fn kernels() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("kernels")
+}
+
+#[test]
+fn the_ptx_names_the_sources_it_was_made_of() {
+    let mut sources: Vec<_> = kernels().read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    sources.retain(|path| path.extension().is_some_and(|extension| extension == "cuh" || extension == "cu"));
+    sources.sort();
+    let mut hasher = Sha256::new();
+    sources.iter().for_each(|source| hasher.update(std::fs::read(source).unwrap()));
+    let hash: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let ptx = std::fs::read_to_string(kernels().join("narrows.ptx")).unwrap();
+    assert!(
+        ptx.lines().next().unwrap().ends_with(&hash),
+        "narrows.ptx is older than its sources: run kernels/compile.py"
+    );
+    assert!(ptx.contains(".version 8.0\n"), "drivers of CUDA 12.0 read PTX up to version 8.0");
+}
+
+#[test]
+fn the_compiler_makes_the_same_ptx_of_the_sources() {
+    let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let check = Command::new(&python).arg(kernels().join("compile.py")).arg("--check").output();
+    match check {
+        Err(error) => eprintln!("skipped: {python}: {error} (PYTHON names another)"),
+        Ok(output) if output.status.code() == Some(77) => {
+            eprintln!("skipped: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
+    }
+}
