@@ -14,7 +14,8 @@ struct DecodeTables {
     // DIRECT: symbol, frequency and bias in one word for every slot.
     const u32* slots;
     const u16* cumulative;
-    const u16* buckets;
+    // Each bucket's first symbol: a byte, or two where alphabets need them.
+    const u8* buckets;
     const u8* classes;
     // The bits of each symbol's value, with one channel.
     const u32* values;
@@ -67,12 +68,13 @@ __device__ static inline DecodeTables build_decode_tables(const DecodeJob& job, 
         used += (entries + 1u) / 2u * 4u;
         for (u32 i = thread; i < entries; i += threads) cumulative[i] = job.cumulative[i];
         __syncthreads();
-        u16* buckets = (u16*)(shared + used);
-        u32 each = 1u << (b - job.bucket_shift);
-        used += (job.tables * each + 1u) / 2u * 4u;
+        u8* buckets = shared + used;
+        u32 each = 1u << (b - job.bucket_shift), wide = job.alphabet > 256u;
+        used += (job.tables * each * (1u + wide) + 3u) / 4u * 4u;
         for (u32 i = thread; i < job.tables * each; i += threads) {
             const u16* c = cumulative + i / each * (job.alphabet + 1u);
-            buckets[i] = (u16)symbol_by_search(c, job.alphabet, i % each << job.bucket_shift);
+            u32 symbol = symbol_by_search(c, job.alphabet, i % each << job.bucket_shift);
+            if (wide) ((u16*)buckets)[i] = (u16)symbol; else buckets[i] = (u8)symbol;
         }
         t.slots = 0;
         t.cumulative = cumulative;
@@ -95,7 +97,8 @@ __device__ static inline void look_up(const DecodeJob& job, const DecodeTables& 
         return;
     }
     const u16* c = t.cumulative + table * (job.alphabet + 1u);
-    symbol = t.buckets[(table << (b - job.bucket_shift)) + (slot >> job.bucket_shift)];
+    u32 bucket = (table << (b - job.bucket_shift)) + (slot >> job.bucket_shift);
+    symbol = job.alphabet > 256u ? ((const u16*)t.buckets)[bucket] : t.buckets[bucket];
     u32 low = c[symbol], high = c[symbol + 1u];
     // Ends at the latest where the table does, since its last entry is above every slot.
     while (high <= slot) {

@@ -170,11 +170,11 @@ fn decode(device: &mut Device, frames: &[&[u8]], profiles: &Profiles) -> Vec<Opt
     let room = batch.staged_bytes();
     let base = device.take(room);
     let staged = batch.stage(base, scratch, 64);
-    assert!(staged.bytes.len() as u64 <= room);
-    device.write(base, &staged.bytes);
+    assert!(batch.bytes().len() as u64 <= room);
+    device.write(base, batch.bytes());
     device.launch(&staged.launches);
     let statuses: Vec<u32> =
-        bytemuck::pod_collect_to_vec(&device.read(base, staged.bytes.len())[staged.statuses]);
+        bytemuck::pod_collect_to_vec(&device.read(base, batch.bytes().len())[staged.statuses]);
     let mut statuses = statuses.into_iter();
     let result = |place: Option<(u64, usize, Dtype, narrows::Shape)>| {
         let (address, bytes, dtype, shape) = place?;

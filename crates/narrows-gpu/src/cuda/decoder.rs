@@ -6,7 +6,7 @@ use cudarc::driver::CudaStream;
 use narrows::stream::Surveyor;
 use narrows::{Dtype, Header, Limits, Profiles, Tensor};
 
-use super::device::{DeviceMemory, Gpu, Memory, Pinned, check_room, copy_in, copy_out, failed};
+use super::device::{DeviceMemory, Gpu, Memory, Pinned, check_batch, check_room, copy_in, copy_out, failed};
 use crate::error::Result;
 use crate::launch::{DecodeBatch, Fault, Launch};
 
@@ -137,6 +137,7 @@ impl Decoder {
         self.batch.clear();
         self.launches.clear();
         self.statuses = 0..0;
+        check_batch(frames.len())?;
         let mut headers = Vec::with_capacity(frames.len());
         for (frame, memory) in frames {
             let (header, survey) = self.surveyor.survey(frame, &self.limits, &self.profiles)?;
@@ -159,10 +160,10 @@ impl Decoder {
         if self.batch.frames() > 0 {
             let scratch = self.scratch.of("scratch memory for decoding", self.batch.scratch_bytes())?;
             let base = self.staged.of("frames", self.batch.staged_bytes())?;
-            let staged = std::mem::take(&mut self.batch).stage(base, scratch, self.gpu.most_blocks());
+            let staged = self.batch.stage(base, scratch, self.gpu.most_blocks());
             stream.synchronize().map_err(failed("copying to the device"))?;
-            let pinned = self.pinned.of(staged.bytes.len())?;
-            pinned.copy_from_slice(&staged.bytes);
+            let pinned = self.pinned.of(self.batch.bytes().len())?;
+            pinned.copy_from_slice(self.batch.bytes());
             // SAFETY: the staged memory is as long as was asked for; pinned memory changes only here, after waiting.
             unsafe { copy_in(pinned, base, stream) }?;
             self.launches = staged.launches;

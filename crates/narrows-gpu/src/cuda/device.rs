@@ -259,6 +259,13 @@ pub(super) unsafe fn copy_out(from: u64, to: &mut [u8], stream: &CudaStream) -> 
     stream.synchronize().map_err(failed("running the kernels"))
 }
 
+/// Tensors of one launch are the y of a grid, which has 16 bits.
+pub(super) fn check_batch(tensors: usize) -> Result<()> {
+    let bound = usize::from(u16::MAX);
+    let what = "tensors of a batch";
+    if tensors > bound { Err(narrows::Error::Shape { what, value: tensors, bound }.into()) } else { Ok(()) }
+}
+
 /// Whether the caller's memory is large enough.
 pub(super) fn check_room(what: &'static str, needed: u64, memory: &DeviceMemory) -> Result<()> {
     let available = memory.bytes;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cudarc::driver::CudaStream;
 use narrows::{Dtype, EncodeOptions, Shape, Tensor, TensorView};
 
-use super::device::{DeviceMemory, Gpu, Memory, Pinned, check_room, copy_in, copy_out, failed};
+use super::device::{DeviceMemory, Gpu, Memory, Pinned, check_batch, check_room, copy_in, copy_out, failed};
 use crate::error::Result;
 use crate::launch::{EncodeBatch, Launch, Outcome, Scratch};
 
@@ -130,6 +130,7 @@ impl Encoder {
         stream: &Arc<CudaStream>,
     ) -> Result<()> {
         self.current = None;
+        check_batch(tensors.len())?;
         let needed = (shape.elements() * dtype.size()) as u64;
         if shape.elements() == 0 || shape.elements() >= 1 << 31 {
             let (what, value, bound) = ("number of elements on a GPU", shape.elements(), (1 << 31) - 1);

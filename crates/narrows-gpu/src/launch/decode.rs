@@ -57,9 +57,7 @@ pub struct DecodeBatch {
 /// A batch with its addresses filled in.
 #[derive(Debug)]
 pub struct Staged {
-    /// What to copy to the device.
-    pub bytes: Vec<u8>,
-    /// Where in it the status words are, one for each frame.
+    /// Where in the batch's bytes the status words are, one for each frame.
     pub statuses: std::ops::Range<usize>,
     /// What to launch, in order.
     pub launches: Vec<Launch>,
@@ -78,12 +76,13 @@ fn shared_tables(survey: &Survey<'_>, channels: usize, is_values: bool) -> (usiz
         return (bytes + slots * 4, DIRECT);
     }
     bytes += (tables * (survey.alphabet + 1) * 2).next_multiple_of(4);
+    let bucket = if survey.alphabet > 256 { 2 } else { 1 };
     // As fine as there is room for.
     let mut shift = 0;
-    while bytes + (slots >> shift) * 2 > SEARCHED_BYTES && shift < bits {
+    while bytes + (slots >> shift) * bucket > SEARCHED_BYTES && shift < bits {
         shift += 1;
     }
-    (bytes + ((slots >> shift) * 2).next_multiple_of(4), shift)
+    (bytes + ((slots >> shift) * bucket).next_multiple_of(4), shift)
 }
 
 impl DecodeBatch {
@@ -185,9 +184,14 @@ impl DecodeBatch {
         self.pieces.0.len() as u64 + each as u64 + 64
     }
 
+    /// What to copy to the device, once it is staged.
+    pub fn bytes(&self) -> &[u8] {
+        &self.pieces.0
+    }
+
     /// Fill in addresses: of the bytes' place on the device (a multiple of 16), and of the scratch memory (of 256).
     /// Launches have at most `blocks` blocks for a frame.
-    pub fn stage(mut self, base: u64, scratch: u64, blocks: u32) -> Staged {
+    pub fn stage(&mut self, base: u64, scratch: u64, blocks: u32) -> Staged {
         let status = self.pieces.push(&vec![u32::MAX; self.jobs.len()]);
         for (job, index) in self.jobs.iter_mut().zip(0..) {
             for at in
@@ -239,7 +243,7 @@ impl DecodeBatch {
             });
         }
         let statuses = status as usize..status as usize + 4 * self.jobs.len();
-        Staged { bytes: self.pieces.0, statuses, launches }
+        Staged { statuses, launches }
     }
 
     fn push_tables(&mut self, survey: &Survey<'_>) -> u64 {
