@@ -109,7 +109,7 @@ fn measure(gpu: &Gpu, way: &Way, tensor: &Tensor, replays: usize) -> Result<Valu
     let mut decoder = Decoder::new(gpu)?.with_profiles(common::profiles());
     let bytes = (shape.elements() * 4) as u64;
     let mut elements = Buffer::new(&stream, bytes)?;
-    let mut frame = Buffer::new(&stream, encoder.frame_bound(Dtype::F32, shape)?)?;
+    let frame = Buffer::new(&stream, encoder.frame_bound(Dtype::F32, shape)?)?;
     let back = Buffer::new(&stream, bytes)?;
     stream.memcpy_htod(&tensor.to_le_bytes(), &mut elements.0)?;
     stream.synchronize()?;
@@ -143,7 +143,6 @@ fn measure(gpu: &Gpu, way: &Way, tensor: &Tensor, replays: usize) -> Result<Valu
         })?;
         (encode, decode, json!({ "encode_us": encode_us, "decode_us": decode_us }))
     };
-    frame.1.bytes = 0;
     let chunks = narrows::inspect(&expected, &common::profiles(), &Limits::default())?.streams[0].chunks;
     let symbols = shape.elements() as f64;
     let rate = |time: &Value| symbols / time["in_a_row_us"].as_f64().unwrap_or(f64::NAN) / 1000.0;

@@ -13,7 +13,7 @@
 #include <vector>
 
 #define __device__
-#define NARROWS_KERNEL(threads) void
+#define NARROWS_KERNEL(threads, blocks) void
 #define NARROWS_CONSTANT static const
 
 namespace shim {

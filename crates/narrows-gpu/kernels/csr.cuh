@@ -5,7 +5,7 @@
 #define CSR_THREADS 256u
 
 // Where each row's symbols begin: running sums of r. One block to a job.
-NARROWS_KERNEL(256) csr_starts(const CsrJob* jobs) {
+NARROWS_KERNEL(256, 3) csr_starts(const CsrJob* jobs) {
     const CsrJob job = jobs[blockIdx.y];
     u32* scratch = (u32*)shared_memory();
     const u16* counts = job.symbols + 2ull * job.nonzeros;
@@ -21,7 +21,7 @@ NARROWS_KERNEL(256) csr_starts(const CsrJob* jobs) {
 }
 
 // Rows spread out to elements: a thread to a row.
-NARROWS_KERNEL(256) csr_spread(const CsrJob* jobs) {
+NARROWS_KERNEL(256, 3) csr_spread(const CsrJob* jobs) {
     const CsrJob job = jobs[blockIdx.y];
     u32* values = (u32*)shared_memory();
     if (job.channels == 1u) {

@@ -86,10 +86,11 @@ __device__ static inline DecodeTables build_decode_tables(const DecodeJob& job, 
 }
 
 // Symbol, frequency and the slot's distance from the symbol's first.
+template <bool HAS_SLOTS>
 __device__ static inline void look_up(const DecodeJob& job, const DecodeTables& t, u32 table, u32 slot, u32& symbol,
                                       u32& frequency, u32& bias) {
     u32 b = job.probability_bits;
-    if (job.bucket_shift == DIRECT) {
+    if (HAS_SLOTS) {
         u32 entry = t.slots[(table << b) + slot], mask = (1u << b) - 1u;
         symbol = entry >> (2u * b);
         frequency = entry >> b & mask;
@@ -134,7 +135,10 @@ __device__ static inline void store_tile(const DecodeJob& job, const DecodeTable
     __syncwarp();
 }
 
-__device__ static inline void decode_chunk(const DecodeJob& job, const DecodeTables& t, u32 chunk, u8* tile, u8* ring) {
+// One way of decoding a chunk: what chooses the table, whether slots have entries of their own, and whether planes lie side by
+// side. Compiled for each, so that a row asks for none of it.
+template <u32 CHOOSER, bool HAS_SLOTS, bool TILED>
+__device__ static void decode_chunk(const DecodeJob& job, const DecodeTables& t, u32 chunk, u8* tile, u8* ring) {
     const Geometry& g = job.geometry;
     u32 lane = lane_of(threadIdx.x), b = job.probability_bits, mask = (1u << b) - 1u;
     u32 first = chunk * g.chunk_rows, end = smaller(first + g.chunk_rows, g.rows);
@@ -149,23 +153,22 @@ __device__ static inline void decode_chunk(const DecodeJob& job, const DecodeTab
     }
     u32 group = first / g.positions, position = first % g.positions, column = position % g.line;
     u32 taken = 0u, left = 0u, tile_rows = 0u, ring_row = 0u;
-    bool tiled = g.plane_stride != 1u;
     u64 natural = (u64)first * g.lanes;
     for (u32 row = first; row < end; row++) {
         bool on = lane < width;
         u32 table = 0u;
-        if (job.chooser == NEIGHBOURS) {
+        if (CHOOSER == NEIGHBOURS) {
             bool has_left = column != 0u && row != first, has_above = position >= g.line && row - first >= g.line;
             u32 above = has_above ? ring[ring_row * WARP + lane] : 0u;
             u32 a = has_left ? left : above, c = has_above ? above : left;
             u32 sum = has_left || has_above ? a + c : 0u;
             table = t.classes[sum >> job.sum_shift & 63u];
-        } else if (job.chooser == SEGMENTS) {
+        } else if (CHOOSER == SEGMENTS) {
             u64 index = natural + lane;
             table = (u32)(index >= job.segment_ends[0]) + (u32)(index >= job.segment_ends[1]);
         }
         u32 symbol, frequency, bias;
-        look_up(job, t, table, x & mask, symbol, frequency, bias);
+        look_up<HAS_SLOTS>(job, t, table, x & mask, symbol, frequency, bias);
         u32 moved = frequency * (x >> b) + bias;
         bool wants = on && moved < 0x10000u;
         u32 votes = __ballot_sync(ALL_LANES, wants);
@@ -178,11 +181,11 @@ __device__ static inline void decode_chunk(const DecodeJob& job, const DecodeTab
         taken += __popc(votes);
         if (on) x = moved;
         left = symbol;
-        if (job.chooser == NEIGHBOURS && g.line <= g.chunk_rows) {
+        if (CHOOSER == NEIGHBOURS && g.line <= g.chunk_rows) {
             ring[ring_row * WARP + lane] = (u8)symbol;
             ring_row = ring_row + 1u == g.line ? 0u : ring_row + 1u;
         }
-        if (tiled) {
+        if (TILED) {
             tile[tile_rows * 33u + lane] = (u8)symbol;
             tile_rows++;
         } else if (on) {
@@ -193,7 +196,7 @@ __device__ static inline void decode_chunk(const DecodeJob& job, const DecodeTab
         position++;
         column = column + 1u == g.line ? 0u : column + 1u;
         bool group_ends = position == g.positions;
-        if (tiled && (tile_rows == TILE_ROWS || group_ends || row + 1u == end)) {
+        if (TILED && (tile_rows == TILE_ROWS || group_ends || row + 1u == end)) {
             store_tile(job, t, tile, tile_rows, group * g.lanes, position - tile_rows, width, lane);
             tile_rows = 0u;
         }
@@ -209,8 +212,17 @@ __device__ static inline void decode_chunk(const DecodeJob& job, const DecodeTab
     if (fault != DIRECT) atomicMin(job.status, chunk * 8u + fault);
 }
 
+template <u32 CHOOSER>
+__device__ static inline void decode_chunk_by(const DecodeJob& job, const DecodeTables& t, u32 chunk, u8* tile, u8* ring) {
+    bool has_slots = job.bucket_shift == DIRECT, tiled = job.geometry.plane_stride != 1u;
+    if (has_slots && tiled) return decode_chunk<CHOOSER, true, true>(job, t, chunk, tile, ring);
+    if (has_slots) return decode_chunk<CHOOSER, true, false>(job, t, chunk, tile, ring);
+    if (tiled) return decode_chunk<CHOOSER, false, true>(job, t, chunk, tile, ring);
+    return decode_chunk<CHOOSER, false, false>(job, t, chunk, tile, ring);
+}
+
 // Grid: x over chunks, y over jobs.
-NARROWS_KERNEL(128) decode(const DecodeJob* jobs) {
+NARROWS_KERNEL(128, 6) decode(const DecodeJob* jobs) {
     // A copy, so that the compiler keeps it in registers across stores.
     const DecodeJob job = jobs[blockIdx.y];
     u8* shared = shared_memory();
@@ -223,6 +235,13 @@ NARROWS_KERNEL(128) decode(const DecodeJob* jobs) {
     u32 step = gridDim.x * warps;
     for (u32 chunk = blockIdx.x * warps + warp; chunk < job.geometry.chunks; chunk += step) {
         u8* ring = job.history ? job.history + (u64)chunk * line_bytes : shared + used + warps * TILE_BYTES + warp * line_bytes;
-        decode_chunk(job, tables, chunk, tile, ring);
+        if (job.chooser == NEIGHBOURS) {
+            decode_chunk_by<NEIGHBOURS>(job, tables, chunk, tile, ring);
+        } else if (job.chooser == SEGMENTS) {
+            // The modified CSR: one plane.
+            decode_chunk<SEGMENTS, false, false>(job, tables, chunk, tile, ring);
+        } else {
+            decode_chunk_by<NO_CHOICE>(job, tables, chunk, tile, ring);
+        }
     }
 }

@@ -6,14 +6,14 @@
 // Encoding as one launch after the other; grid: x over the tensor, y over jobs. What one block has to do alone is done by the
 // last block of the launch before.
 
-NARROWS_KERNEL(256) encode_range(const EncodeJob* jobs) {
+NARROWS_KERNEL(256, 3) encode_range(const EncodeJob* jobs) {
     const EncodeJob job = jobs[blockIdx.y];
     u32* shared = (u32*)shared_memory();
     phase_range(job, shared);
     if (is_last_block(&job.control[RANGE_ARRIVALS], gridDim.x, shared) && threadIdx.x == 0u) settle_map(job);
 }
 
-NARROWS_KERNEL(256) encode_count(const EncodeJob* jobs) {
+NARROWS_KERNEL(256, 3) encode_count(const EncodeJob* jobs) {
     const EncodeJob job = jobs[blockIdx.y];
     u8* shared = shared_memory();
     if (job.own_range == 0u) {
@@ -27,14 +27,14 @@ NARROWS_KERNEL(256) encode_count(const EncodeJob* jobs) {
     if (is_last_block(&job.control[COUNT_ARRIVALS], gridDim.x, (u32*)shared)) phase_model(job, shared);
 }
 
-NARROWS_KERNEL(256) encode_symbols(const EncodeJob* jobs) {
+NARROWS_KERNEL(256, 3) encode_symbols(const EncodeJob* jobs) {
     const EncodeJob job = jobs[blockIdx.y];
     u8* shared = shared_memory();
     phase_encode(job, shared);
     if (is_last_block(&job.control[ENCODE_ARRIVALS], gridDim.x, (u32*)shared)) phase_directory(job, (u32*)shared);
 }
 
-NARROWS_KERNEL(256) encode_compact(const EncodeJob* jobs) {
+NARROWS_KERNEL(256, 3) encode_compact(const EncodeJob* jobs) {
     const EncodeJob job = jobs[blockIdx.y];
     u32* shared = (u32*)shared_memory();
     phase_compact(job, shared);
@@ -56,7 +56,7 @@ __device__ static inline void wait_for_blocks(const EncodeJob& job, u32& turn) {
 }
 
 // Encoding in one cooperative launch, for tensors small enough that launches are what they wait for.
-NARROWS_KERNEL(256) encode_at_once(const EncodeJob* jobs) {
+NARROWS_KERNEL(256, 3) encode_at_once(const EncodeJob* jobs) {
     const EncodeJob job = jobs[blockIdx.y];
     u8* shared = shared_memory();
     // Arrivals so far, of all turns; the last block sets the counter back when everybody has passed.

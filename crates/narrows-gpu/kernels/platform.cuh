@@ -10,7 +10,8 @@ typedef int i32;
 #ifdef NARROWS_ON_CPU
 #include "cpu_shim.h"
 #else
-#define NARROWS_KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+// At least so many blocks on a multiprocessor, so that the compiler does not spill registers for more.
+#define NARROWS_KERNEL(threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks)
 #define NARROWS_CONSTANT __constant__
 // The workgroup's dynamic shared memory.
 __device__ static inline u8* shared_memory() {

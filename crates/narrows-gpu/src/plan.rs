@@ -124,10 +124,9 @@ fn layout(options: &EncodeOptions, planes: &Planes) -> Result<Layout> {
         return Err(Error::NotOffered { what: "a coder other than rANS" });
     }
     match options.layout {
-        LayoutChoice::Natural => Ok(Layout::Natural),
         LayoutChoice::Planes => Ok(Layout::Planes),
         LayoutChoice::Auto if planes.positions() > 1 => Ok(Layout::Planes),
-        LayoutChoice::Auto => Ok(Layout::Natural),
+        LayoutChoice::Auto | LayoutChoice::Natural => Ok(Layout::Natural),
         _ => Err(Error::NotOffered { what: "encoding the modified CSR" }),
     }
 }

@@ -78,7 +78,7 @@ impl Geometry {
 
     fn of_rows(rows: &Rows, chunk_rows: usize) -> Self {
         let (positions, line, lanes) = (rows.positions(), rows.line(), rows.lanes());
-        let planes = if positions == 0 { 0 } else { rows.symbols() / positions };
+        let planes = rows.symbols().checked_div(positions).unwrap_or(0);
         Self { planes, positions, line, lanes, chunk_rows, position_stride: 0, plane_stride: 1 }
     }
 

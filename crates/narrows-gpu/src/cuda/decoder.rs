@@ -150,10 +150,11 @@ impl Decoder {
             } else {
                 self.cpu.decode_into(frame, &mut self.decoded)?;
                 let elements = self.decoded.to_le_bytes();
-                // SAFETY: the caller's memory has room for them; host memory that is not pinned is copied before the call
-                // returns.
-                unsafe { copy_in(&elements, memory.address, stream) }?;
-                stream.synchronize().map_err(failed("copying to the device"))?;
+                if !elements.is_empty() {
+                    // SAFETY: the caller's memory has room for them, and they live until the copy is done.
+                    unsafe { copy_in(&elements, memory.address, stream) }?;
+                    stream.synchronize().map_err(failed("copying to the device"))?;
+                }
             }
             headers.push(header);
         }

@@ -1,6 +1,6 @@
 //! Frames to launches.
 
-use narrows::stream::{Chooser, Survey};
+use narrows::stream::{Chooser, Survey, Table};
 use narrows::{Dequantizer, Dtype, Layout};
 
 use super::job::{CsrJob, DIRECT, DecodeJob, SYMBOLS, dtype, maps};
@@ -72,7 +72,8 @@ fn shared_tables(survey: &Survey<'_>, channels: usize, is_values: bool) -> (usiz
         bytes += 64;
     }
     let slots = tables << bits;
-    if survey.alphabet <= DIRECT_SYMBOLS && slots * 4 <= DIRECT_BYTES {
+    let is_segmented = matches!(survey.chooser, Chooser::Segments(_));
+    if survey.alphabet <= DIRECT_SYMBOLS && slots * 4 <= DIRECT_BYTES && !is_segmented {
         return (bytes + slots * 4, DIRECT);
     }
     bytes += (tables * (survey.alphabet + 1) * 2).next_multiple_of(4);
@@ -247,8 +248,7 @@ impl DecodeBatch {
     }
 
     fn push_tables(&mut self, survey: &Survey<'_>) -> u64 {
-        let cumulative: Vec<u16> =
-            survey.tables.iter().flat_map(|table| table.cumulative()).copied().collect();
+        let cumulative: Vec<u16> = survey.tables.iter().flat_map(Table::cumulative).copied().collect();
         self.pieces.push(&cumulative)
     }
 

@@ -170,7 +170,7 @@ impl EncodeBatch {
         let mut pieces = Pieces::default();
         let tables = self.plan.profile.as_ref().map(|profile| stream::profile_model(profile).1);
         let cumulative: Vec<u16> = match tables {
-            Some(tables) => tables.iter().flat_map(|table| table.cumulative()).copied().collect(),
+            Some(tables) => tables.iter().flat_map(stream::Table::cumulative).copied().collect(),
             None => vec![0; self.plan.table_count() * (self.plan.alphabet() + 1)],
         };
         let classes = self.plan.classes().map_or([0; 64], |(of_bin, _)| of_bin);
