@@ -54,6 +54,8 @@ inline Block* block = nullptr;
 inline unsigned current = 0;
 inline jmp_buf scheduler;
 inline std::function<void()> kernel;
+// Changes from launch to launch, so that threads take turns in ever other orders: what a barrier is missing for shows up.
+inline unsigned launches = 0;
 inline std::vector<std::unique_ptr<char[]>> stacks;
 
 [[noreturn]] inline void fail(const char* what, const char* detail) {
@@ -90,8 +92,10 @@ inline const unsigned* exchange(const char* what, unsigned value) {
 }
 
 inline void run(Block& b) {
-    // Kept across jumps.
-    for (volatile unsigned thread = 0; thread < b.threads.size(); thread = thread + 1) {
+    // Their number is a power of two, so an odd factor visits each once. Kept across jumps.
+    const unsigned last = (unsigned)b.threads.size() - 1;
+    for (volatile unsigned i = 0; i <= last; i = i + 1) {
+        unsigned thread = (i * (2 * launches + 1) + 7 * launches) & last;
         Thread& t = b.threads[thread];
         if (t.wait != Wait::Nothing && t.wait != Wait::Turn) continue;
         block = &b;
@@ -184,19 +188,23 @@ namespace shim {
 // Run a grid: block after block, or all at once where they wait for each other.
 inline void launch(Index grid, unsigned threads, size_t shared, bool at_once, std::function<void()> body) {
     kernel = std::move(body);
+    launches++;
     gridDim = grid;
     blockDim = {threads, 1, 1};
     size_t together = at_once ? (size_t)grid.x * grid.y : 1, count = (size_t)grid.x * grid.y;
     for (size_t first = 0; first < count; first += together) {
         std::vector<Block> blocks(together);
         for (size_t i = 0; i < together; i++) {
-            Index index = {(unsigned)((first + i) % grid.x), (unsigned)((first + i) / grid.x), 0};
+            // Blocks may come in any order, too.
+            size_t at = launches % 2 == 0 ? first + i : count - 1 - first - i;
+            Index index = {(unsigned)(at % grid.x), (unsigned)(at / grid.x), 0};
             prepare(blocks[i], index, threads, shared, i * threads);
         }
         for (bool live = true; live;) {
             live = false;
             bool moved = false;
-            for (Block& b : blocks) {
+            for (size_t i = 0; i < blocks.size(); i++) {
+                Block& b = blocks[launches % 2 == 0 ? i : blocks.size() - 1 - i];
                 run(b);
                 moved |= release(b);
                 live |= !is_done(b);
