@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{assert_same, assert_same_frame, cases, frames, hostile, profiles};
+use common::{assert_same, assert_same_frame, cases, frames, hostile, profiles, random_cases};
 use narrows_gpu::cuda::{Decoder, Encoder, Gpu};
 use narrows_gpu::{Error, reference};
 
@@ -46,7 +46,7 @@ fn every_frame_decodes_to_the_cpus_values() {
 #[test]
 fn every_tensor_encodes_to_the_reference_frame() {
     let Some(gpu) = gpu() else { return };
-    for case in cases() {
+    for case in cases().into_iter().chain(random_cases(300)) {
         let expected = reference::encode(&case.options, &case.tensor.view()).unwrap();
         let frame = Encoder::new(&gpu, case.options).unwrap().encode(&case.tensor.view());
         assert_same_frame(&case.name, &frame.unwrap(), &expected);

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 
-use common::{assert_same, assert_same_frame, cases, frames, hostile, profiles};
+use common::{assert_same, assert_same_frame, cases, frames, hostile, profiles, random_cases};
 use narrows::stream::Surveyor;
 use narrows::{Dtype, EncodeOptions, Limits, Profiles, Quantizer, Tensor, TensorView};
 use narrows_gpu::launch::{DecodeBatch, EncodeBatch, Fault, Kernel, Launch, Outcome, Scratch};
@@ -270,6 +270,21 @@ fn every_tensor_encodes_to_the_reference_frame() {
         let expected = reference::encode(&case.options, &case.tensor.view()).unwrap();
         let frames = encode(&mut device, &case.options, &[&case.tensor], None, 1);
         assert_same_frame(&case.name, frames[0].as_ref().unwrap(), &expected);
+    }
+}
+
+#[test]
+fn tensors_of_any_shape_make_the_round_trip_bit_for_bit() {
+    let Some(mut device) = Device::new() else { return };
+    let profiles = Profiles::default();
+    for case in random_cases(150) {
+        let expected = reference::encode(&case.options, &case.tensor.view()).unwrap();
+        let at_once = (case.tensor.shape().rank() % 2 == 0).then_some(2);
+        let frame = encode(&mut device, &case.options, &[&case.tensor], at_once, 1).remove(0).unwrap();
+        assert_same_frame(&case.name, &frame, &expected);
+        if let Some(result) = decode(&mut device, &[&frame], &profiles).remove(0) {
+            assert_same(&case.name, &result.unwrap(), &narrows::decode(&frame).unwrap());
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{assert_same, assert_same_frame, cases, frames, hostile, profiles};
+use common::{assert_same, assert_same_frame, cases, frames, hostile, profiles, random_cases};
 use narrows::{EncodeOptions, Quantizer, TensorView};
 use narrows_gpu::webgpu::{Decoder, Encoder, Gpu, Vote};
 use narrows_gpu::{Error, reference};
@@ -50,6 +50,20 @@ fn every_tensor_encodes_to_the_reference_frame() {
             let mut decoder = Decoder::new(&gpu).with_profiles(profiles());
             let cpu = narrows::Decoder::new().with_profiles(profiles()).decode(&frame).unwrap();
             assert_same(&case.name, &decoder.decode(&frame).unwrap(), &cpu);
+        }
+    }
+}
+
+#[test]
+fn tensors_of_any_shape_make_the_round_trip_bit_for_bit() {
+    for gpu in gpus() {
+        let mut decoder = Decoder::new(&gpu);
+        for case in random_cases(60) {
+            let expected = reference::encode(&case.options, &case.tensor.view()).unwrap();
+            let frame = Encoder::new(&gpu, case.options).unwrap().encode(&case.tensor.view());
+            let frame = frame.unwrap_or_else(|error| panic!("{}: {error}", case.name));
+            assert_same_frame(&case.name, &frame, &expected);
+            assert_same(&case.name, &decoder.decode(&frame).unwrap(), &narrows::decode(&frame).unwrap());
         }
     }
 }

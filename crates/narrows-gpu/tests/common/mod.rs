@@ -98,6 +98,41 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
+/// Tensors of any small shape, coded in any way.
+pub fn random_cases(count: u64) -> Vec<Case> {
+    let case = |seed| {
+        let mut random = Random::new(seed + 1000);
+        let mut below = |n: u64| (random.bits() >> 20) % n;
+        let rank = 1 + below(4) as usize;
+        let longest = [6, 40, 90][below(3) as usize];
+        let mut dims: Vec<usize> = (0..rank).map(|_| 1 + below(longest) as usize).collect();
+        while dims.iter().product::<usize>() > 20_000 {
+            let longest = (0..rank).max_by_key(|&axis| dims[axis]).unwrap();
+            dims[longest] = dims[longest].div_ceil(2);
+        }
+        let quantizer = if below(4) == 0 {
+            let map =
+                Affine::new(0.002 * (1 + below(100)) as f32, below(40) as i32 - 20, 2 + below(255) as u16);
+            Quantizer::Fixed(map.unwrap())
+        } else {
+            Quantizer::aiq(1 + below(8) as u8)
+        };
+        let layout = [LayoutChoice::Natural, LayoutChoice::Planes][below(2) as usize];
+        let target = [Target::Size, Target::Latency][below(2) as usize];
+        let axis = Some(below(rank as u64) as usize);
+        let options = EncodeOptions { quantizer, layout, target, axis, ..EncodeOptions::default() };
+        let data = features(&dims, seed);
+        let scaled = |x: &f32| (x - 0.2) * 10_f32.powi(seed as i32 % 7 - 3);
+        let tensor = match seed % 3 {
+            0 => Tensor::new(data.iter().map(scaled).collect::<Vec<f32>>(), &dims),
+            1 => Tensor::new(data.iter().map(|x| f16::from_f32(scaled(x))).collect::<Vec<f16>>(), &dims),
+            _ => Tensor::new(data.iter().map(|x| bf16::from_f32(scaled(x))).collect::<Vec<bf16>>(), &dims),
+        };
+        Case { name: format!("random case {seed}: {dims:?} {options:?}"), tensor: tensor.unwrap(), options }
+    };
+    (0..count).map(case).collect()
+}
+
 /// Frames of every kind that the CPU writes, with what they decode to.
 pub fn frames() -> Vec<(String, Vec<u8>, Tensor)> {
     let mut frames = codec::frames();
