@@ -165,25 +165,39 @@ fn measure_cpu(tensor: &Tensor, layout: LayoutChoice, times: usize) -> Result<Va
     )
 }
 
-/// The reference work's layout, decoded on the device.
+/// The reference work's layout, with the rows that Algorithm 1 finds for this tensor.
 fn measure_reference(gpu: &Gpu, tensor: &Tensor, replays: usize) -> Result<Value> {
-    let frame = narrows::Encoder::new(EncodeOptions::reference(4))?.encode(&tensor.view())?;
+    let options = EncodeOptions::reference(4);
+    let found = narrows::peek(&narrows::Encoder::new(options.clone())?.encode(&tensor.view())?)?.content;
+    let narrows::Content::Quantized { layout: narrows::Layout::CsrJoint { rows }, .. } = found else {
+        return Err("modified CSR: the CPU chose another layout".into());
+    };
+    let frame = reference::encode_reshaped(&options, &tensor.view(), Some(rows))?;
     let stream = gpu.context().new_stream()?;
     let mut decoder = Decoder::new(gpu)?;
     if decoder.decode(&frame)? != narrows::decode(&frame)? {
         return Err("modified CSR: the tensor is not the CPU's".into());
     }
-    let back = Buffer::new(&stream, (tensor.shape().elements() * 4) as u64)?;
-    // SAFETY: the buffer lives until the end of this function, which waits for the device.
+    let mut encoder = Encoder::new(gpu, options)?.with_reshape(rows);
+    if encoder.encode(&tensor.view())? != frame {
+        return Err("modified CSR: the frame is not the reference's".into());
+    }
+    let bytes = (tensor.shape().elements() * 4) as u64;
+    let (mut elements, back) = (Buffer::new(&stream, bytes)?, Buffer::new(&stream, bytes)?);
+    let written = Buffer::new(&stream, encoder.frame_bound(Dtype::F32, tensor.shape())?)?;
+    stream.memcpy_htod(&tensor.to_le_bytes(), &mut elements.0)?;
+    // SAFETY: the buffers live until the end of this function, which waits for the device.
     #[allow(unsafe_code)]
-    let decode = unsafe {
+    let (encode, decode) = unsafe {
+        encoder.stage(Dtype::F32, tensor.shape(), &[(elements.1, written.1)], &stream)?;
+        let encode = time_graph(&stream, replays, || Ok(encoder.launch(&stream)?))?;
         decoder.stage(&[(&frame[..], back.1)], &stream)?;
-        time_graph(&stream, replays, || Ok(decoder.launch(&stream)?))?
+        (encode, time_graph(&stream, replays, || Ok(decoder.launch(&stream)?))?)
     };
     decoder.check(&stream)?;
     let chunks = narrows::inspect(&frame, &Profiles::default(), &Limits::default())?.streams[0].chunks;
     Ok(
-        json!({ "way": "modified CSR, joint table", "frame_bytes": frame.len(), "chunks": chunks, "decode": decode }),
+        json!({ "way": "modified CSR, joint table", "frame_bytes": frame.len(), "chunks": chunks, "encode": encode, "decode": decode }),
     )
 }
 

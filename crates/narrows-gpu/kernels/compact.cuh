@@ -78,6 +78,11 @@ __device__ static inline u32 write_varint(u8* out, u32 value) {
     return at;
 }
 
+// The bit of a stream's form that says its chunks are more than one.
+#define FORM_CHUNKED 32u
+
+__device__ static inline bool is_chunked(const EncodeJob& job) { return job.geometry.chunk_rows < job.geometry.rows; }
+
 // Everything before the directory; returns its length. One block.
 __device__ static inline u32 write_head(const EncodeJob& job, u32* scratch) {
     u32 thread = threadIdx.x;
@@ -85,14 +90,15 @@ __device__ static inline u32 write_head(const EncodeJob& job, u32* scratch) {
     if (thread == 0u) {
         u8* out = job.frame;
         u32 at = job.head_bytes;
+        if (job.csr_rows != 0u) at += write_varint(out + at, job.control[NONZEROS]);
         if (job.has_profile == 0u) {
-            out[at++] = (u8)(job.alphabet - 1u);
+            out[at++] = (u8)(job.levels - 1u);
             u32 step = job.control[STEP];
             for (u32 k = 0u; k < 4u; k++) out[at++] = (u8)(step >> (8u * k));
             i32 zero = (i32)job.control[ZERO];
             at += write_varint(out + at, (u32)(zero << 1 ^ zero >> 31));
         }
-        out[at++] = (u8)job.form;
+        out[at++] = (u8)(is_chunked(job) ? job.form | FORM_CHUNKED : job.form);
         scratch[0] = at;
     }
     __syncthreads();
@@ -100,6 +106,7 @@ __device__ static inline u32 write_head(const EncodeJob& job, u32* scratch) {
     __syncthreads();
     for (u32 i = thread; i < model; i += blockDim.x) job.frame[at + i] = job.model[i];
     at += model;
+    if (!is_chunked(job)) return at;
     if (thread < job.chunk_rows_bytes) job.frame[at + thread] = (u8)(job.chunk_rows_varint >> (8u * thread));
     return at + job.chunk_rows_bytes;
 }

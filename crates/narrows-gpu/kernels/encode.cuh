@@ -23,7 +23,10 @@ __device__ static inline u32 divide(u32 x, u32 f, u32 reciprocal, u32& remainder
     return quotient;
 }
 
-__device__ static inline void encode_chunk(const EncodeJob& job, const EncodeEntry* entries, const u8* classes, u32 chunk) {
+// `coded` holds the symbols in coded order: bytes, or two bytes each for the modified CSR.
+template <typename Symbol>
+__device__ static inline void encode_chunk(const EncodeJob& job, const EncodeEntry* entries, const u8* classes,
+                                           const Symbol* coded, u32 chunk) {
     const Geometry& g = job.geometry;
     u32 lane = lane_of(threadIdx.x), b = job.probability_bits;
     u32 first = chunk * g.chunk_rows, end = smaller(first + g.chunk_rows, g.rows);
@@ -33,11 +36,11 @@ __device__ static inline void encode_chunk(const EncodeJob& job, const EncodeEnt
     u32 x = 0x10000u, put = 0u;
     for (u32 row = end; row-- > first;) {
         bool on = lane < width;
-        u32 symbol = on ? job.coded[start + lane] : 0u, table = 0u;
+        u32 symbol = on ? coded[start + lane] : 0u, table = 0u;
         if (job.neighbours != 0u) {
             bool has_left = position % g.line != 0u && row > first, has_above = position >= g.line && row - first >= g.line;
-            u32 left = on && has_left ? job.coded[start + lane - width] : 0u;
-            u32 above = on && has_above ? job.coded[start + lane - g.line * width] : 0u;
+            u32 left = on && has_left ? coded[start + lane - width] : 0u;
+            u32 above = on && has_above ? coded[start + lane - g.line * width] : 0u;
             table = table_of(job, classes, has_left, has_above, left, above);
         }
         EncodeEntry entry = entries[table * job.alphabet + symbol];
@@ -82,6 +85,10 @@ __device__ static inline void phase_encode(const EncodeJob& job, u8* shared) {
     __syncthreads();
     u32 warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
     for (u32 chunk = blockIdx.x * warps + warp; chunk < job.geometry.chunks; chunk += gridDim.x * warps) {
-        encode_chunk(job, entries, classes, chunk);
+        if (job.csr_rows != 0u) {
+            encode_chunk(job, entries, classes, job.sequence, chunk);
+        } else {
+            encode_chunk(job, entries, classes, job.coded, chunk);
+        }
     }
 }

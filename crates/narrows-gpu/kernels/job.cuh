@@ -107,6 +107,9 @@ enum {
     ZERO,
     MODEL_BYTES,
     PAYLOAD_AT,
+    // Of the modified CSR: how many symbols are not 0.
+    NONZEROS,
+    CSR_ARRIVALS,
     CONTROL_WORDS = 16
 };
 
@@ -131,6 +134,9 @@ struct EncodeJob {
     u8* model;
     // The header up to the quantiser's parameters, then that of a constant frame.
     const u8* head;
+    // Of the modified CSR: D = v + c + r, and where each row's symbols begin in v (and the last one ends).
+    u16* sequence;
+    u32* row_starts;
     Geometry geometry;
     u32 head_bytes;
     u32 constant_head_bytes;
@@ -151,10 +157,13 @@ struct EncodeJob {
     u32 form;
     // Bytes of that varint, none with a single chunk.
     u32 chunk_rows_bytes;
-    u32 padding;
+    u32 levels;
+    // The modified CSR is coded, of so many rows and columns; 0 if not. Its geometry is known on the device alone.
+    u32 csr_rows;
+    u32 csr_columns;
     // Where each class but the first begins, and the varint of a chunk's rows: bytes, the lowest first.
     u64 class_starts;
     u64 chunk_rows_varint;
 };
 
-static_assert(sizeof(DecodeJob) == 152 && sizeof(CsrJob) == 72 && sizeof(EncodeJob) == 232, "as in src/launch/job.rs");
+static_assert(sizeof(DecodeJob) == 152 && sizeof(CsrJob) == 72 && sizeof(EncodeJob) == 256, "as in src/launch/job.rs");

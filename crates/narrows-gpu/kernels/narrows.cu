@@ -1,6 +1,7 @@
 // Every kernel. Compiled by NVRTC to `narrows.ptx`, and by a C++ compiler through `cpu_shim.h` for tests.
 #include "decode.cuh"
 #include "csr.cuh"
+#include "csr_encode.cuh"
 #include "compact.cuh"
 
 // Encoding as one launch after the other; grid: x over the tensor, y over jobs. What one block has to do alone is done by the
@@ -23,7 +24,7 @@ NARROWS_KERNEL(256, 3) encode_count(const EncodeJob* jobs) {
         __syncthreads();
     }
     phase_count(job, shared);
-    if (job.has_profile != 0u) return;
+    if (job.has_profile != 0u || job.csr_rows != 0u) return;
     if (is_last_block(&job.control[COUNT_ARRIVALS], gridDim.x, (u32*)shared)) phase_model(job, shared);
 }
 

@@ -12,8 +12,8 @@ static bool read_all(void* to, size_t bytes) {
     return std::fread(to, 1, bytes, stdin) == bytes;
 }
 
-static void run(const unsigned* launch, const unsigned char* device) {
-    const void* jobs = device + launch[6];
+static void run(const unsigned* launch, unsigned char* device) {
+    void* jobs = device + launch[6];
     auto with = [&](auto kernel, auto* of) {
         shim::launch({launch[1], launch[2], 1}, launch[3], launch[4], launch[5] != 0,
                      [=] { kernel((decltype(of))jobs); });
@@ -27,6 +27,8 @@ static void run(const unsigned* launch, const unsigned char* device) {
         case 5: return with(encode_symbols, (const EncodeJob*)nullptr);
         case 6: return with(encode_compact, (const EncodeJob*)nullptr);
         case 7: return with(encode_at_once, (const EncodeJob*)nullptr);
+        case 8: return with(csr_rows, (EncodeJob*)nullptr);
+        case 9: return with(csr_gather, (const EncodeJob*)nullptr);
     }
     std::fprintf(stderr, "no kernel %u\n", launch[0]);
     std::exit(4);

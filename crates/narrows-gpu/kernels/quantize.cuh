@@ -12,6 +12,7 @@ __device__ static inline void reset_control(u32* control) {
     control[ENCODE_ARRIVALS] = 0u;
     control[COMPACT_ARRIVALS] = 0u;
     control[BARRIER] = 0u;
+    control[CSR_ARRIVALS] = 0u;
     control[SMALLEST_KEY] = 0xffffffffu;
     control[LARGEST_KEY] = 0u;
     control[NOT_FINITE] = 0xffffffffu;
@@ -48,15 +49,20 @@ __device__ static inline void settle_map(const EncodeJob& job) {
         } else if (min == max) {
             control[KIND] = CONSTANT;
         } else {
-            affine_from_range(min, max, job.alphabet, step, zero);
+            affine_from_range(min, max, job.levels, step, zero);
         }
     }
     control[STEP] = bits_of(step);
     control[ZERO] = (u32)zero;
 }
 
+// Elements of the tensor; the modified CSR's geometry counts those of its sequence.
+__device__ static inline u32 tensor_elements(const EncodeJob& job) {
+    return job.csr_rows != 0u ? job.csr_rows * job.csr_columns : job.geometry.elements;
+}
+
 __device__ static inline void phase_range(const EncodeJob& job, u32* shared) {
-    u32 n = job.geometry.elements, low = 0xffffffffu, high = 0u;
+    u32 n = tensor_elements(job), low = 0xffffffffu, high = 0u;
     for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
         u32 bits = bits_of(load_element(job.elements, job.dtype, i));
         if (!is_finite(bits)) atomicMin(&job.control[NOT_FINITE], i);
@@ -92,7 +98,7 @@ struct Tally {
 };
 
 __device__ static inline void tally(const EncodeJob& job, Tally& t, u32 table, u32 symbol) {
-    if (job.has_profile != 0u) return;
+    if (job.has_profile != 0u || job.csr_rows != 0u) return;
     u32 cell = table * job.alphabet + symbol;
     if (cell == 0u) {
         t.zeros++;
@@ -121,8 +127,8 @@ __device__ static inline u32 table_of(const EncodeJob& job, const u8* classes, b
 // Rows lie side by side (natural order, channels last): one coded symbol after the other.
 __device__ static inline void count_rows(const EncodeJob& job, const QuantizerNumbers& q, const u8* classes, Tally& t) {
     const Geometry& g = job.geometry;
-    u32 of_group = g.lanes * g.positions;
-    for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < g.elements; i += gridDim.x * blockDim.x) {
+    u32 of_group = g.lanes * g.positions, n = tensor_elements(job);
+    for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
         if (g.positions == 1u) {
             u32 symbol = symbol_of(job, q, i);
             job.coded[i] = (u8)symbol;
@@ -191,7 +197,7 @@ __device__ static inline void phase_count(const EncodeJob& job, u8* shared) {
     if (thread < 64u) classes[thread] = job.classes[thread];
     for (u32 i = thread; i < copies * count; i += blockDim.x) cells[i] = 0u;
     __syncthreads();
-    QuantizerNumbers q = quantizer(__uint_as_float(job.control[STEP]), (i32)job.control[ZERO], job.alphabet);
+    QuantizerNumbers q = quantizer(__uint_as_float(job.control[STEP]), (i32)job.control[ZERO], job.levels);
     Tally t = {cells + warp % copies * count, 0u};
     if (job.control[KIND] == CODED) {
         if (job.geometry.plane_stride == 1u) count_rows(job, q, classes, t); else count_planes(job, q, classes, tile, t);

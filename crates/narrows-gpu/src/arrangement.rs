@@ -22,13 +22,17 @@ const fn overhead(target: Target) -> f64 {
 /// A chunk of `R` rows of 32 symbols is `4 R rate` bytes and costs 98. In plane order it is a whole
 /// number of planes, or of lines where that would be too long.
 pub(crate) fn arrange(planes: &Planes, layout: Layout, rate: f64, target: Target) -> Geometry {
+    let elements = planes.count() * planes.positions();
     let columns = match layout {
         Layout::Planes => planes.count(),
-        _ => planes.count() * planes.positions(),
+        // As long as the sequence can be.
+        Layout::CsrJoint { rows } => 2 * elements + rows,
+        _ => elements,
     };
     let lanes = 1 << columns.clamp(1, MAX_LANES).ilog2();
     let wanted = BYTES_PER_CHUNK * 8.0 / (MAX_LANES as f64 * overhead(target) * rate.max(0.05));
     let geometry = Geometry::new(planes, layout, lanes, 1);
+    let geometry = if layout == Layout::Planes { geometry } else { Geometry { planes: columns, ..geometry } };
     let (positions, line) = (geometry.positions.max(1), geometry.line);
     let wanted = wanted.ceil() as usize;
     let rows = if wanted >= positions {

@@ -41,13 +41,13 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// The plan for tensors of this shape.
-    pub(crate) fn new(options: &EncodeOptions, shape: &Shape) -> Result<Self> {
+    /// The plan for tensors of this shape; `reshape` is the rows of a modified CSR.
+    pub(crate) fn new(options: &EncodeOptions, shape: &Shape, reshape: Option<usize>) -> Result<Self> {
         let axis = options.profile.as_ref().map(|profile| profile.axis()).or(options.axis);
         let planes = Planes::new(shape, axis.unwrap_or_else(|| Planes::usual_axis(shape)))?;
         let (map, layout) = match &options.profile {
             Some(profile) => (Map::Fixed(*profile.affine()), Layout::Planes),
-            None => (map(&options.quantizer)?, layout(options, &planes)?),
+            None => (map(&options.quantizer)?, layout(options, &planes, reshape)?),
         };
         let rate = match &options.profile {
             Some(profile) => profile_rate(profile),
@@ -67,6 +67,8 @@ impl Plan {
         match (&self.profile, self.layout) {
             (Some(profile), _) => Tables::Profile(profile),
             (None, Layout::Planes) => Tables::Neighbours(&self.starts),
+            // How many are not 0 is not known yet.
+            (None, Layout::CsrJoint { rows }) => Tables::Csr { rows, nonzeros: 0 },
             _ => Tables::Order0,
         }
     }
@@ -77,7 +79,14 @@ impl Plan {
     }
 
     pub(crate) fn alphabet(&self) -> usize {
-        usize::from(self.map.levels())
+        let levels = usize::from(self.map.levels());
+        self.csr().map_or(levels, |(_, columns)| levels.max(columns + 1))
+    }
+
+    /// Rows and columns of a modified CSR.
+    pub(crate) fn csr(&self) -> Option<(usize, usize)> {
+        let Layout::CsrJoint { rows } = self.layout else { return None };
+        Some((rows, self.shape.elements() / rows))
     }
 
     /// Number of tables.
@@ -119,7 +128,7 @@ fn map(quantizer: &Quantizer) -> Result<Map> {
     }
 }
 
-fn layout(options: &EncodeOptions, planes: &Planes) -> Result<Layout> {
+fn layout(options: &EncodeOptions, planes: &Planes, reshape: Option<usize>) -> Result<Layout> {
     if !matches!(options.coder, CoderChoice::Auto | CoderChoice::Rans) {
         return Err(Error::NotOffered { what: "a coder other than rANS" });
     }
@@ -127,8 +136,28 @@ fn layout(options: &EncodeOptions, planes: &Planes) -> Result<Layout> {
         LayoutChoice::Planes => Ok(Layout::Planes),
         LayoutChoice::Auto if planes.positions() > 1 => Ok(Layout::Planes),
         LayoutChoice::Auto | LayoutChoice::Natural => Ok(Layout::Natural),
-        _ => Err(Error::NotOffered { what: "encoding the modified CSR" }),
+        LayoutChoice::CsrJoint(_) => {
+            let what = "a modified CSR without its rows given";
+            let rows = reshape.ok_or(Error::NotOffered { what })?;
+            check_reshape(rows, planes.count() * planes.positions())?;
+            Ok(Layout::CsrJoint { rows })
+        }
+        LayoutChoice::CsrSeparate(_) => {
+            Err(Error::NotOffered { what: "encoding the CSR with separate tables" })
+        }
     }
+}
+
+/// Columns of a modified CSR that a table of the kernels has room for, and elements whose sequence is counted in 32 bits.
+const MOST_COLUMNS: usize = 2047;
+const MOST_CSR_ELEMENTS: usize = 1 << 29;
+
+fn check_reshape(rows: usize, elements: usize) -> Result<()> {
+    let least = elements.div_ceil(MOST_COLUMNS);
+    let fits = rows > 0 && elements.is_multiple_of(rows) && rows >= least && elements <= MOST_CSR_ELEMENTS;
+    let (what, value) = ("rows of the modified CSR", rows as f64);
+    let allowed = "a divisor of the elements (at most 2^29) that leaves at most 2,047 columns";
+    if fits { Ok(()) } else { Err(narrows::Error::InvalidOption { what, value, allowed }.into()) }
 }
 
 /// Mean entropy of a profile's tables, bits a symbol; how often each is used is not known.

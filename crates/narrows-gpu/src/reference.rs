@@ -1,7 +1,7 @@
 //! What every device must write: its plan, carried out by the CPU codec.
 
 use narrows::stream::{self, Assembly};
-use narrows::{Affine, Element, Elements, EncodeOptions, TensorView};
+use narrows::{Affine, Csr, Element, Elements, EncodeOptions, Tensor, TensorView};
 
 use crate::error::Result;
 use crate::plan::{Map, Plan};
@@ -12,11 +12,23 @@ use crate::plan::{Map, Plan};
 /// As the encoders': [`narrows::Error::NonFinite`], [`narrows::Error::Shape`],
 /// [`Error::NotOffered`](crate::Error::NotOffered).
 pub fn encode(options: &EncodeOptions, tensor: &TensorView<'_>) -> Result<Vec<u8>> {
+    encode_reshaped(options, tensor, None)
+}
+
+/// The same for a modified CSR of so many rows (`with_reshape` of the CUDA encoder).
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_reshaped(
+    options: &EncodeOptions,
+    tensor: &TensorView<'_>,
+    reshape: Option<usize>,
+) -> Result<Vec<u8>> {
     let dense = tensor.to_tensor();
     if dense.shape().elements() == 0 {
         return Ok(narrows::Encoder::new(options.clone())?.encode(tensor)?);
     }
-    let plan = Plan::new(options, tensor.shape())?;
+    let plan = Plan::new(options, tensor.shape(), reshape)?;
     let values = match dense.elements() {
         Elements::F32(elements) => to_f32(elements),
         Elements::F16(elements) => to_f32(elements),
@@ -40,11 +52,28 @@ pub fn encode(options: &EncodeOptions, tensor: &TensorView<'_>) -> Result<Vec<u8
     };
     let symbols: Vec<u8> = values.iter().map(|&value| map.quantize(value)).collect();
     let chunks = (plan.geometry.lanes, plan.geometry.chunk_rows);
+    if let Some((rows, _)) = plan.csr() {
+        return Ok(encode_csr(&plan, &dense, &map, &symbols, rows));
+    }
     let counts = Assembly::count(&plan.planes, plan.alphabet(), plan.tables(), chunks, &symbols);
     let (mut assembly, mut frame) = (Assembly::default(), Vec::new());
     assembly.start((dense.dtype(), dense.shape(), &plan.planes), &map, plan.tables(), chunks, &counts);
     assembly.encode(&symbols, &mut frame);
     Ok(frame)
+}
+
+fn encode_csr(plan: &Plan, dense: &Tensor, map: &Affine, symbols: &[u8], rows: usize) -> Vec<u8> {
+    let (mut csr, mut sequence) = (Csr::default(), Vec::new());
+    csr.set(symbols, rows);
+    csr.concatenate(&mut sequence);
+    let mut counts = vec![0; plan.alphabet()];
+    sequence.iter().for_each(|&symbol| counts[usize::from(symbol)] += 1);
+    let tables = stream::Tables::Csr { rows, nonzeros: csr.values.len() };
+    let chunks = (plan.geometry.lanes, plan.geometry.chunk_rows);
+    let (mut assembly, mut frame) = (Assembly::default(), Vec::new());
+    assembly.start((dense.dtype(), dense.shape(), &plan.planes), map, tables, chunks, &counts);
+    assembly.encode_sequence(&sequence, &mut frame);
+    frame
 }
 
 fn to_f32<T: Element>(elements: &[T]) -> Vec<f32> {

@@ -4,6 +4,7 @@
 mod common;
 
 use common::{assert_same, assert_same_frame, cases, frames, hostile, profiles, random_cases};
+use narrows::{EncodeOptions, Tensor};
 use narrows_gpu::cuda::{Decoder, Encoder, Gpu};
 use narrows_gpu::{Error, reference};
 
@@ -63,5 +64,18 @@ fn changed_bits_under_a_matching_checksum_give_the_cpus_answer() {
             (Err(_), Err(_)) => {}
             (found, expected) => panic!("{name}: {found:?}, the CPU says {expected:?}"),
         }
+    }
+}
+
+#[test]
+fn the_reference_layout_encodes_to_the_reference_frame() {
+    let Some(gpu) = gpu() else { return };
+    let dims = [128, 28, 28];
+    let tensor = Tensor::new(common::features(&dims, 2), &dims).unwrap();
+    for (bits, rows) in [(2, 25_088), (4, 12_544), (8, 784)] {
+        let options = EncodeOptions::reference(bits);
+        let expected = reference::encode_reshaped(&options, &tensor.view(), Some(rows)).unwrap();
+        let mut encoder = Encoder::new(&gpu, options).unwrap().with_reshape(rows);
+        assert_same_frame("modified CSR", &encoder.encode(&tensor.view()).unwrap(), &expected);
     }
 }

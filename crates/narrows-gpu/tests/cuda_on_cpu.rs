@@ -192,9 +192,20 @@ fn encode(
     at_once: Option<u32>,
     times: usize,
 ) -> Vec<Result<Vec<u8>, usize>> {
+    encode_reshaped(device, (options, None), tensors, at_once, times)
+}
+
+/// The same for a modified CSR of so many rows.
+fn encode_reshaped(
+    device: &mut Device,
+    (options, reshape): (&EncodeOptions, Option<usize>),
+    tensors: &[&Tensor],
+    at_once: Option<u32>,
+    times: usize,
+) -> Vec<Result<Vec<u8>, usize>> {
     device.clear();
     let (dtype, shape) = (tensors[0].dtype(), tensors[0].shape());
-    let mut batch = EncodeBatch::new(options, dtype, shape).unwrap();
+    let mut batch = EncodeBatch::new(options, dtype, shape, reshape).unwrap();
     let mut frames = Vec::new();
     for tensor in tensors {
         let elements = device.copy_in(&tensor.to_le_bytes());
@@ -284,6 +295,31 @@ fn tensors_of_any_shape_make_the_round_trip_bit_for_bit() {
         assert_same_frame(&case.name, &frame, &expected);
         if let Some(result) = decode(&mut device, &[&frame], &profiles).remove(0) {
             assert_same(&case.name, &result.unwrap(), &narrows::decode(&frame).unwrap());
+        }
+    }
+}
+
+#[test]
+fn the_reference_layout_encodes_to_the_reference_frame() {
+    let Some(mut device) = Device::new() else { return };
+    let options = EncodeOptions::reference;
+    for (dims, rows) in [(vec![128, 28, 28], 12_544), (vec![16, 9, 9], 162), (vec![7], 7), (vec![30, 70], 30)]
+    {
+        for bits in [2, 4, 8] {
+            let data = common::features(&dims, u64::from(bits));
+            let bad: Vec<f32> = data.iter().map(|x| if *x == data[5] { f32::NAN } else { *x }).collect();
+            let (tensor, bad) = (Tensor::new(data, &dims).unwrap(), Tensor::new(bad, &dims).unwrap());
+            let flat = Tensor::new(vec![0.5_f32; tensor.shape().elements()], &dims).unwrap();
+            let name = format!("{dims:?} in {rows} rows at {bits} bits");
+            let tensors = [&tensor, &bad, &flat];
+            let frames = encode_reshaped(&mut device, (&options(bits), Some(rows)), &tensors, None, 2);
+            let expected = |tensor: &Tensor| {
+                reference::encode_reshaped(&options(bits), &tensor.view(), Some(rows)).unwrap()
+            };
+            assert_same_frame(&name, frames[0].as_ref().unwrap(), &expected(&tensor));
+            assert!(frames[1].is_err(), "{name}: NaN became a frame");
+            assert_same_frame(&name, frames[2].as_ref().unwrap(), &expected(&flat));
+            narrows::decode(frames[0].as_ref().unwrap()).unwrap();
         }
     }
 }

@@ -2,6 +2,7 @@
 //! together from symbols coded elsewhere. Not a stable interface: it follows the format and `narrows-gpu`.
 
 use crate::codec::decoder::{Symbols, resolve};
+use crate::codec::encoder::csr_alphabet;
 use crate::codec::plan::Plan;
 use crate::codec::stream::{StreamReader, StreamWriter};
 use crate::error::Result;
@@ -208,6 +209,13 @@ pub enum Tables<'a> {
     Neighbours(&'a [usize]),
     /// A profile's, with its map.
     Profile(&'a Profile),
+    /// One, over the sequence `D` of the modified CSR.
+    Csr {
+        /// Rows of the reshaped matrix.
+        rows: usize,
+        /// Symbols that are not 0.
+        nonzeros: usize,
+    },
 }
 
 /// A frame put together from symbols that are coded elsewhere.
@@ -231,20 +239,28 @@ impl Assembly {
         (lanes, chunk_rows): (usize, usize),
         counts: &[u32],
     ) {
-        let alphabet = usize::from(map.levels());
+        let levels = usize::from(map.levels());
+        let elements = planes.count() * planes.positions();
+        let (mut alphabet, mut order_of, mut csr) = (levels, None, 0);
+        if let Tables::Csr { rows, nonzeros } = tables {
+            alphabet = csr_alphabet(levels, elements / rows);
+            (order_of, csr) = (Some(Order::Natural(2 * nonzeros + rows)), nonzeros);
+        }
         let (context, layout, profile) = match tables {
             Tables::Order0 => (Context::None, Layout::Natural, None),
             Tables::Neighbours(starts) => {
                 (Context::Neighbours(Classes::from_starts(alphabet, starts)), Layout::Planes, None)
             }
             Tables::Profile(profile) => (profile.model().context.clone(), Layout::Planes, Some(profile)),
+            Tables::Csr { rows, .. } => (Context::None, Layout::CsrJoint { rows }, None),
         };
         let counts = profile.is_none().then_some(counts);
-        self.plan.set_given((order(planes, layout), lanes, chunk_rows), alphabet, context, counts);
+        let order = order_of.unwrap_or_else(|| order(planes, layout));
+        self.plan.set_given((order, lanes, chunk_rows), alphabet, context, counts);
         self.planes = (layout == Layout::Planes).then_some(*planes);
         self.profile_model = profile.map(|profile| profile.model().clone());
         let dequantizer = profile.is_none().then_some(Dequantizer::Tensor(*map));
-        let content = Content::Quantized { dequantizer, axis: planes.axis(), layout, nonzeros: 0 };
+        let content = Content::Quantized { dequantizer, axis: planes.axis(), layout, nonzeros: csr };
         self.head.clear();
         header::write(dtype, shape, profile.map(Profile::id), &content, &mut self.head);
     }
@@ -290,6 +306,14 @@ impl Assembly {
         write_checksum(out);
     }
 
+    /// The same for the sequence `D` of a modified CSR.
+    pub fn encode_sequence(&mut self, sequence: &[u16], out: &mut Vec<u8>) {
+        out.clear();
+        out.extend_from_slice(&self.head);
+        self.writer.write(sequence, &self.plan, &self.plan.model, out);
+        write_checksum(out);
+    }
+
     /// Count symbols (row-major) by table in this geometry.
     pub fn count(
         planes: &Planes,
@@ -300,7 +324,7 @@ impl Assembly {
     ) -> Vec<u32> {
         let (lanes, chunk_rows) = chunks;
         let (context, layout) = match tables {
-            Tables::Order0 => (Context::None, Layout::Natural),
+            Tables::Order0 | Tables::Csr { .. } => (Context::None, Layout::Natural),
             Tables::Neighbours(starts) => {
                 (Context::Neighbours(Classes::from_starts(alphabet, starts)), Layout::Planes)
             }
@@ -334,7 +358,8 @@ pub fn constant_head(dtype: Dtype, shape: &Shape) -> Vec<u8> {
     head
 }
 
-/// The header of a quantised frame up to its levels, step and zero point, which a device appends.
+/// The header of a quantised frame up to its levels, step and zero point (and before these the non-zeros
+/// of a CSR), which a device appends.
 pub fn quantized_head(dtype: Dtype, shape: &Shape, axis: usize, layout: Layout) -> Vec<u8> {
     let map = Affine::new(1.0, 0, 2).expect("a valid map");
     let mut head = Vec::new();
@@ -346,8 +371,9 @@ pub fn quantized_head(dtype: Dtype, shape: &Shape, axis: usize, layout: Layout) 
         &Content::Quantized { dequantizer, axis, layout, nonzeros: 0 },
         &mut head,
     );
-    // Levels, step, a zero point of one byte.
-    head.truncate(head.len() - 6);
+    // Levels, step, a zero point of one byte; the CSR's number of non-zeros.
+    let csr = usize::from(matches!(layout, Layout::CsrJoint { .. } | Layout::CsrSeparate { .. }));
+    head.truncate(head.len() - 6 - csr);
     head
 }
 

@@ -20,6 +20,7 @@ pub struct Encoder {
     gpu: Gpu,
     stream: Arc<CudaStream>,
     options: EncodeOptions,
+    reshape: Option<usize>,
     cpu: narrows::Encoder,
     pinned: Pinned,
     staged: Memory,
@@ -45,11 +46,12 @@ impl Encoder {
     pub fn new(gpu: &Gpu, options: EncodeOptions) -> Result<Self> {
         let cpu = narrows::Encoder::new(options.clone())?;
         // What the options offer does not depend on the shape.
-        EncodeBatch::new(&options, Dtype::F32, &Shape::new(&[1; narrows::MAX_RANK])?)?;
+        EncodeBatch::new(&options, Dtype::F32, &Shape::new(&[1; narrows::MAX_RANK])?, Some(1))?;
         Ok(Self {
             gpu: gpu.clone(),
             stream: gpu.context().new_stream().map_err(failed("opening a stream"))?,
             options,
+            reshape: None,
             cpu,
             pinned: Pinned::new(gpu),
             staged: Memory::new(gpu),
@@ -58,6 +60,15 @@ impl Encoder {
             frame: Memory::new(gpu),
             current: None,
         })
+    }
+
+    /// The same encoder with the rows `N` of the modified CSR, for [`LayoutChoice::CsrJoint`](narrows::LayoutChoice::CsrJoint).
+    /// Algorithm 1 looks at the tensor, which this encoder does not bring to the host; let [`narrows::ReshapeSearch`] find them on a
+    /// sample.
+    #[must_use]
+    pub const fn with_reshape(mut self, rows: usize) -> Self {
+        self.reshape = Some(rows);
+        self
     }
 
     /// Encode a tensor in host memory.
@@ -90,7 +101,7 @@ impl Encoder {
     /// # Errors
     /// [`narrows::Error::Shape`] if the channel axis asked for does not exist.
     pub fn frame_bound(&self, dtype: Dtype, shape: &Shape) -> Result<u64> {
-        Ok(EncodeBatch::new(&self.options, dtype, shape)?.frame_bound())
+        Ok(EncodeBatch::new(&self.options, dtype, shape, self.reshape)?.frame_bound())
     }
 
     /// Encode tensors of one type and shape, each from device memory of the caller's (row-major) to device memory of the caller's;
@@ -136,7 +147,7 @@ impl Encoder {
             let (what, value, bound) = ("number of elements on a GPU", shape.elements(), (1 << 31) - 1);
             return Err(narrows::Error::Shape { what, value, bound }.into());
         }
-        let mut batch = EncodeBatch::new(&self.options, dtype, shape)?;
+        let mut batch = EncodeBatch::new(&self.options, dtype, shape, self.reshape)?;
         for (from, to) in tensors {
             check_room("the memory of elements", needed, from)?;
             check_room("the memory for a frame", batch.frame_bound(), to)?;
@@ -152,7 +163,7 @@ impl Encoder {
         unsafe { copy_in(pinned, base, stream) }?;
         let at_once = batch.launch_at_once(jobs, u32::MAX);
         let blocks = self.gpu.blocks_at_once(&at_once)? / tensors.len().max(1) as u32;
-        let launches = if shape.elements() <= AT_ONCE_ELEMENTS && blocks > 0 {
+        let launches = if batch.runs_at_once() && shape.elements() <= AT_ONCE_ELEMENTS && blocks > 0 {
             vec![batch.launch_at_once(jobs, blocks)]
         } else {
             batch.launches(jobs, self.gpu.most_blocks())

@@ -22,6 +22,9 @@ const PARAMETER_BYTES: u64 = 1 + 4 + 5 + 1 + 4;
 /// Elements that a thread goes through in one kernel, about; more than one, so that counting a block's share pays.
 const ELEMENTS_EACH: u32 = 8;
 
+/// The bit of a stream's form that says its chunks are more than one (`kernels/compact.cuh`).
+const FORM_CHUNKED: u32 = 32;
+
 /// What became of a tensor, as the device says it in three words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -62,12 +65,12 @@ pub struct EncodeBatch {
 }
 
 impl EncodeBatch {
-    /// A batch of tensors of this type and shape.
+    /// A batch of tensors of this type and shape; `reshape` is the rows of a modified CSR.
     ///
     /// # Errors
     /// As [`narrows::Encoder::encode_into`], and [`Error::NotOffered`](crate::Error::NotOffered).
-    pub fn new(options: &EncodeOptions, dtype: Dtype, shape: &Shape) -> Result<Self> {
-        Ok(Self { plan: Plan::new(options, shape)?, dtype, tensors: Vec::new() })
+    pub fn new(options: &EncodeOptions, dtype: Dtype, shape: &Shape, reshape: Option<usize>) -> Result<Self> {
+        Ok(Self { plan: Plan::new(options, shape, reshape)?, dtype, tensors: Vec::new() })
     }
 
     /// Add a tensor.
@@ -119,7 +122,9 @@ impl EncodeBatch {
         let geometry = &self.plan.geometry;
         let (chunks, symbols) = (geometry.chunks() as u64, geometry.symbols() as u64);
         EncodeJob {
-            coded: rooms.take(symbols),
+            coded: rooms.take(self.plan.shape.elements() as u64),
+            sequence: rooms.take(if self.plan.csr().is_some() { symbols * 2 } else { 0 }),
+            row_starts: rooms.take(self.plan.csr().map_or(0, |(rows, _)| rows as u64 * 4 + 4)),
             words: rooms.take(symbols * 2),
             states: rooms.take(chunks * 128),
             lengths: rooms.take(chunks * 4),
@@ -152,11 +157,15 @@ impl EncodeBatch {
             sum_shift: bins(alphabet).1,
             bin_width: bins(alphabet).0.next_power_of_two().ilog2(),
             dtype: dtype(self.dtype),
+            levels: u32::from(plan.map.levels()),
+            csr_rows: plan.csr().map_or(0, |(rows, _)| rows as u32),
+            csr_columns: plan.csr().map_or(0, |(_, columns)| columns as u32),
             own_range: u32::from(matches!(plan.map, Map::Range(_))),
             has_profile: u32::from(plan.profile.is_some()),
             step,
             zero,
-            form: u32::from(form),
+            // On the device it is known whether a CSR's sequence has more than one chunk.
+            form: if plan.csr().is_some() { u32::from(form) & !FORM_CHUNKED } else { u32::from(form) },
             chunk_rows_bytes: chunk_rows.len() as u32,
             class_starts: bytes_of(&starts),
             chunk_rows_varint: bytes_of(&chunk_rows),
@@ -181,6 +190,8 @@ impl EncodeBatch {
             let mut job = self.describe(&mut rooms);
             for at in [
                 &mut job.coded,
+                &mut job.sequence,
+                &mut job.row_starts,
                 &mut job.words,
                 &mut job.states,
                 &mut job.lengths,
@@ -227,11 +238,21 @@ impl EncodeBatch {
             launches.push(launch(Kernel::EncodeRange, stepping));
         }
         launches.push(launch(Kernel::EncodeCount, stepping));
+        if let Some((rows, _)) = self.plan.csr() {
+            let blocks = (rows as u32).div_ceil(ENCODE_THREADS);
+            launches.push(launch(Kernel::CsrRows, blocks));
+            launches.push(launch(Kernel::CsrGather, blocks));
+        }
         launches.push(launch(Kernel::EncodeSymbols, self.chunk_blocks()));
         // A thread copies and sums 64 bytes; half a byte an element is an estimate only.
         let segments = self.plan.geometry.symbols() as u32 / 2 / 64;
         launches.push(launch(Kernel::EncodeCompact, segments.div_ceil(ENCODE_THREADS)));
         launches
+    }
+
+    /// Whether one cooperative launch can do it.
+    pub fn runs_at_once(&self) -> bool {
+        self.plan.csr().is_none()
     }
 
     /// All in one cooperative launch of `blocks` blocks for each tensor: all blocks have to be on the device at once.

@@ -135,6 +135,8 @@ pub(super) struct EncodeJob {
     pub(super) starts: u64,
     pub(super) model: u64,
     pub(super) head: u64,
+    pub(super) sequence: u64,
+    pub(super) row_starts: u64,
     pub(super) geometry: Geometry,
     pub(super) head_bytes: u32,
     pub(super) constant_head_bytes: u32,
@@ -151,13 +153,15 @@ pub(super) struct EncodeJob {
     pub(super) zero: i32,
     pub(super) form: u32,
     pub(super) chunk_rows_bytes: u32,
-    pub(super) padding: u32,
+    pub(super) levels: u32,
+    pub(super) csr_rows: u32,
+    pub(super) csr_columns: u32,
     pub(super) class_starts: u64,
     pub(super) chunk_rows_varint: u64,
 }
 
 // `job.cuh` asserts the same.
 const _: () = assert!(
-    size_of::<DecodeJob>() == 152 && size_of::<CsrJob>() == 72 && size_of::<EncodeJob>() == 232,
+    size_of::<DecodeJob>() == 152 && size_of::<CsrJob>() == 72 && size_of::<EncodeJob>() == 256,
     "as in kernels/job.cuh"
 );

@@ -27,11 +27,15 @@ pub enum Kernel {
     EncodeCompact,
     /// All of encoding in one cooperative launch.
     EncodeAtOnce,
+    /// The rows of a modified CSR counted.
+    CsrRows,
+    /// Its sequence, counted; then its table.
+    CsrGather,
 }
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Decode,
         Self::CsrStarts,
         Self::CsrSpread,
@@ -40,6 +44,8 @@ impl Kernel {
         Self::EncodeSymbols,
         Self::EncodeCompact,
         Self::EncodeAtOnce,
+        Self::CsrRows,
+        Self::CsrGather,
     ];
 
     /// Its name in the source.
@@ -53,6 +59,8 @@ impl Kernel {
             Self::EncodeSymbols => "encode_symbols",
             Self::EncodeCompact => "encode_compact",
             Self::EncodeAtOnce => "encode_at_once",
+            Self::CsrRows => "csr_rows",
+            Self::CsrGather => "csr_gather",
         }
     }
 }

@@ -310,12 +310,12 @@ pub(super) struct Batch<'a> {
 impl<'a> Batch<'a> {
     pub(super) fn new(
         gpu: &'a Gpu,
-        rooms: (&mut Room, &mut Room),
+        (of_shape, of_lists): (&mut Room, &mut Room),
         shape: &Shape,
         lists: &[u32],
     ) -> Result<Self> {
-        let shape = gpu.write(rooms.0, bytemuck::bytes_of(shape))?;
-        let lists = gpu.write(rooms.1, bytemuck::cast_slice(lists))?;
+        let shape = gpu.write(of_shape, bytemuck::bytes_of(shape))?;
+        let lists = gpu.write(of_lists, bytemuck::cast_slice(lists))?;
         let commands = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         Ok(Self { gpu, commands, shape, lists })
     }

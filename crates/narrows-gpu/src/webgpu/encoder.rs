@@ -51,7 +51,7 @@ impl Encoder {
     pub fn new(gpu: &Gpu, options: EncodeOptions) -> Result<Self> {
         let cpu = narrows::Encoder::new(options.clone())?;
         // What the options offer does not depend on the shape.
-        Plan::new(&options, &narrows::Shape::new(&[1, 1, 1, 1, 1, 1, 1, 1])?)?;
+        Plan::new(&options, &narrows::Shape::new(&[1, 1, 1, 1, 1, 1, 1, 1])?, None)?;
         let rooms = Rooms {
             shape: Room::uniform("shape"),
             lists: Room::storage("lists"),
@@ -109,7 +109,7 @@ impl Encoder {
                 available: (1 << 31) * dtype.size() as u64,
             });
         }
-        let plan = Plan::new(&self.options, shape)?;
+        let plan = Plan::new(&self.options, shape, None)?;
         if !self.gpu.runs_rows(plan.geometry.chunk_rows, 0) {
             return Err(Error::NotOffered { what: "a chunk of so many rows on a software device" });
         }
