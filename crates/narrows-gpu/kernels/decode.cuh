@@ -135,6 +135,36 @@ __device__ static inline void store_tile(const DecodeJob& job, const DecodeTable
     __syncwarp();
 }
 
+// The words that come next, so that no row waits for memory: each lane holds one of the 32 from `base` on (low half), one of
+// the 32 after these (high half), and has one of the 32 after those on its way.
+struct WordWindow {
+    u32 base;
+    u32 held;
+    u32 ahead;
+};
+
+__device__ static inline u32 word_or_zero(const u16* words, u32 count, u32 at) { return at < count ? words[at] : 0u; }
+
+__device__ static inline WordWindow open_window(const u16* words, u32 count, u32 lane) {
+    u32 held = word_or_zero(words, count, lane) | word_or_zero(words, count, lane + 32u) << 16;
+    return WordWindow{0u, held, word_or_zero(words, count, lane + 64u)};
+}
+
+// The word at an index less than 63 from the base. All lanes ask together.
+__device__ static inline u32 word_in(const WordWindow& window, u32 at) {
+    u32 place = at - window.base;
+    u32 both = __shfl_sync(ALL_LANES, window.held, (int)(place & 31u));
+    return place < 32u ? both & 0xffffu : both >> 16;
+}
+
+// Move on once the first 32 have been taken, which are at most those of one row.
+__device__ static inline void advance_window(WordWindow& window, const u16* words, u32 count, u32 taken, u32 lane) {
+    if (taken - window.base < 32u) return;
+    window.base += 32u;
+    window.held = window.held >> 16 | window.ahead << 16;
+    window.ahead = word_or_zero(words, count, window.base + 64u + lane);
+}
+
 // One way of decoding a chunk: what chooses the table, whether slots have entries of their own, and whether planes lie side by
 // side. Compiled for each, so that a row asks for none of it.
 template <u32 CHOOSER, bool HAS_SLOTS, bool TILED>
@@ -154,6 +184,7 @@ __device__ static void decode_chunk(const DecodeJob& job, const DecodeTables& t,
     u32 group = first / g.positions, position = first % g.positions, column = position % g.line;
     u32 taken = 0u, left = 0u, tile_rows = 0u, ring_row = 0u;
     u64 natural = (u64)first * g.lanes;
+    WordWindow window = open_window(words, count, lane);
     for (u32 row = first; row < end; row++) {
         bool on = lane < width;
         u32 table = 0u;
@@ -172,13 +203,13 @@ __device__ static void decode_chunk(const DecodeJob& job, const DecodeTables& t,
         u32 moved = frequency * (x >> b) + bias;
         bool wants = on && moved < 0x10000u;
         u32 votes = __ballot_sync(ALL_LANES, wants);
+        u32 at = taken + lanes_below(votes, lane), word = word_in(window, at);
         if (wants) {
-            u32 at = taken + lanes_below(votes, lane);
-            u32 word = at < count ? words[at] : 0u;
             if (at >= count) fault = ENDS_EARLY;
             moved = moved << 16 | word;
         }
         taken += __popc(votes);
+        advance_window(window, words, count, taken, lane);
         if (on) x = moved;
         left = symbol;
         if (CHOOSER == NEIGHBOURS && g.line <= g.chunk_rows) {
