@@ -15,6 +15,7 @@
 #define __device__
 #define NARROWS_KERNEL(threads, blocks) void
 #define NARROWS_CONSTANT static const
+#define NARROWS_UNROLL
 
 namespace shim {
 

@@ -57,7 +57,7 @@ __device__ static inline void wait_for_blocks(const EncodeJob& job, u32& turn) {
 }
 
 // Encoding in one cooperative launch, for tensors small enough that launches are what they wait for.
-NARROWS_KERNEL(256, 3) encode_at_once(const EncodeJob* jobs) {
+NARROWS_KERNEL(256, 2) encode_at_once(const EncodeJob* jobs) {
     const EncodeJob job = jobs[blockIdx.y];
     u8* shared = shared_memory();
     // Arrivals so far, of all turns; the last block sets the counter back when everybody has passed.

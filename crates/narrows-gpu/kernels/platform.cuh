@@ -13,6 +13,7 @@ typedef int i32;
 // At least so many blocks on a multiprocessor, so that the compiler does not spill registers for more.
 #define NARROWS_KERNEL(threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks)
 #define NARROWS_CONSTANT __constant__
+#define NARROWS_UNROLL _Pragma("unroll")
 // The workgroup's dynamic shared memory.
 __device__ static inline u8* shared_memory() {
     extern __shared__ __align__(16) u8 arena[];
