@@ -132,7 +132,7 @@ fn measure(gpu: &Gpu, way: &Way, tensor: &Tensor, replays: usize) -> Result<Valu
         let frames = [(&expected[..], back.1)];
         decoder.stage(&frames, &stream)?;
         let decode = time_graph(&stream, replays, || Ok(decoder.launch(&stream)?))?;
-        decoder.check(&stream)?;
+        decoder.check(&stream)?.into_iter().collect::<narrows::Result<()>>()?;
         let times = replays.min(100);
         let decode_us = time_host(times, || Ok(decoder.decode_to(&frames, &stream).map(drop)?))?;
         let encode_us = time_host(times, || {
@@ -194,7 +194,7 @@ fn measure_reference(gpu: &Gpu, tensor: &Tensor, replays: usize) -> Result<Value
         decoder.stage(&[(&frame[..], back.1)], &stream)?;
         (encode, time_graph(&stream, replays, || Ok(decoder.launch(&stream)?))?)
     };
-    decoder.check(&stream)?;
+    decoder.check(&stream)?.into_iter().collect::<narrows::Result<()>>()?;
     let chunks = narrows::inspect(&frame, &Profiles::default(), &Limits::default())?.streams[0].chunks;
     Ok(
         json!({ "way": "modified CSR, joint table", "frame_bytes": frame.len(), "chunks": chunks, "encode": encode, "decode": decode }),

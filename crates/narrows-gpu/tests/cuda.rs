@@ -3,9 +3,10 @@
 
 mod common;
 
-use common::{assert_same, assert_same_frame, cases, frames, hostile, profiles, random_cases};
+use common::{assert_same, assert_same_frame, cases, first_corrupt, frames, hostile, profiles, random_cases};
 use narrows::{EncodeOptions, Tensor};
-use narrows_gpu::cuda::{Decoder, Encoder, Gpu};
+use narrows_gpu::cuda::cudarc::driver::{CudaSlice, DevicePtr};
+use narrows_gpu::cuda::{Decoder, DeviceMemory, Encoder, Gpu};
 use narrows_gpu::{Error, reference};
 
 /// The first device; none, with the reason printed, where there is none.
@@ -78,4 +79,29 @@ fn the_reference_layout_encodes_to_the_reference_frame() {
         let mut encoder = Encoder::new(&gpu, options).unwrap().with_reshape(rows);
         assert_same_frame("modified CSR", &encoder.encode(&tensor.view()).unwrap(), &expected);
     }
+}
+
+#[test]
+fn a_bad_frame_does_not_touch_the_others_of_its_batch() {
+    let Some(gpu) = gpu() else { return };
+    let stream = gpu.context().new_stream().unwrap();
+    let mut decoder = Decoder::new(&gpu).unwrap().with_profiles(profiles());
+    let all = frames();
+    let bad = first_corrupt(&all);
+    let batch: Vec<&[u8]> = vec![&all[0].1, &bad, &all[1].1];
+    let room = 1 << 22;
+    let memory: Vec<_> = batch.iter().map(|_| stream.alloc_zeros::<u8>(room).unwrap()).collect();
+    stream.synchronize().unwrap();
+    let place = |(frame, memory): (_, &CudaSlice<u8>)| {
+        (frame, DeviceMemory { address: memory.device_ptr(&stream).0, bytes: room as u64 })
+    };
+    let staged: Vec<_> = batch.iter().copied().zip(&memory).map(place).collect();
+    // SAFETY: the memory lives until the end of the test, and `check` waits.
+    #[allow(unsafe_code)]
+    unsafe {
+        decoder.stage(&staged, &stream).unwrap();
+        decoder.launch(&stream).unwrap();
+    }
+    let outcomes = decoder.check(&stream).unwrap();
+    assert!(outcomes[0].is_ok() && outcomes[1].is_err() && outcomes[2].is_ok(), "{outcomes:?}");
 }

@@ -29,6 +29,8 @@ pub struct Decoder {
     elements: Memory,
     launches: Vec<Launch>,
     statuses: std::ops::Range<usize>,
+    /// Of each staged frame, whether the kernels decode it.
+    by_kernels: Vec<bool>,
 }
 
 impl Decoder {
@@ -52,6 +54,7 @@ impl Decoder {
             elements: Memory::new(gpu),
             launches: Vec::new(),
             statuses: 0..0,
+            by_kernels: Vec::new(),
         })
     }
 
@@ -117,7 +120,7 @@ impl Decoder {
         let headers = unsafe { self.stage(frames, stream) }?;
         // SAFETY: the same, and `check` waits.
         unsafe { self.launch(stream) }?;
-        self.check(stream)?;
+        self.check(stream)?.into_iter().collect::<narrows::Result<()>>()?;
         Ok(headers)
     }
 
@@ -137,6 +140,7 @@ impl Decoder {
         self.batch.clear();
         self.launches.clear();
         self.statuses = 0..0;
+        self.by_kernels.clear();
         check_batch(frames.len())?;
         let mut headers = Vec::with_capacity(frames.len());
         for (frame, memory) in frames {
@@ -145,6 +149,7 @@ impl Decoder {
             check_room("the memory for the elements", bytes, memory)?;
             // Rows and symbols are counted in 32 bits.
             let fits = survey.filter(|survey| survey.geometry.symbols() < 1 << 31);
+            self.by_kernels.push(fits.is_some());
             if let Some(survey) = fits {
                 self.batch.push(&survey, header.dtype, memory.address);
             } else {
@@ -186,21 +191,25 @@ impl Decoder {
         self.launches.iter().try_for_each(|launch| unsafe { self.gpu.launch(launch, stream) })
     }
 
-    /// Wait for the stream, and say whether the frames were an encoder's.
+    /// Wait for the stream, and say of each staged frame whether it was an encoder's:
+    /// [`narrows::Error::CorruptPayload`] if it was not, which does not touch the others.
     ///
     /// # Errors
-    /// [`narrows::Error::CorruptPayload`] if one was not; [`Error::Device`](crate::Error::Device) if a kernel failed.
-    pub fn check(&mut self, stream: &Arc<CudaStream>) -> Result<()> {
-        if self.statuses.is_empty() {
-            return stream.synchronize().map_err(failed("running the kernels"));
+    /// [`Error::Device`](crate::Error::Device) if a kernel failed.
+    pub fn check(&mut self, stream: &Arc<CudaStream>) -> Result<Vec<narrows::Result<()>>> {
+        let mut words = vec![0; self.statuses.len()];
+        if words.is_empty() {
+            stream.synchronize().map_err(failed("running the kernels"))?;
+        } else {
+            // SAFETY: the statuses are part of what was staged.
+            unsafe { copy_out(self.staged.address() + self.statuses.start as u64, &mut words, stream) }?;
         }
-        let mut statuses = vec![0; self.statuses.len()];
-        // SAFETY: the statuses are part of what was staged.
-        unsafe { copy_out(self.staged.address() + self.statuses.start as u64, &mut statuses, stream) }?;
-        let statuses: Vec<u32> = bytemuck::pod_collect_to_vec(&statuses);
-        match statuses.into_iter().find_map(Fault::of_status) {
-            Some(Fault { chunk, what }) => Err(narrows::Error::CorruptPayload { chunk, what }.into()),
-            None => Ok(()),
-        }
+        let mut statuses = bytemuck::pod_collect_to_vec::<u8, u32>(&words).into_iter();
+        let result = |&by_kernels: &bool| {
+            let status = if by_kernels { statuses.next() } else { None };
+            let fault = status.and_then(Fault::of_status);
+            fault.map_or(Ok(()), |Fault { chunk, what }| Err(narrows::Error::CorruptPayload { chunk, what }))
+        };
+        Ok(self.by_kernels.iter().map(result).collect())
     }
 }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 pub use codec::{Random, features, with_checksum};
 use half::{bf16, f16};
+use narrows::stream::Surveyor;
 use narrows::{
-    Affine, Calibration, Clip, CoderChoice, EncodeOptions, Encoder, LayoutChoice, Profile, Profiles,
+    Affine, Calibration, Clip, CoderChoice, EncodeOptions, Encoder, LayoutChoice, Limits, Profile, Profiles,
     Quantizer, Reshape, Target, Tensor, TensorView,
 };
 
@@ -191,6 +192,16 @@ pub fn hostile(
         }
     }
     hostile
+}
+
+/// A frame whose checksum and header hold, which the kernels take and only decoding shows to be no encoder's.
+pub fn first_corrupt(frames: &[(String, Vec<u8>, Tensor)]) -> Vec<u8> {
+    let is_offered = |frame: &[u8]| {
+        matches!(Surveyor::default().survey(frame, &Limits::default(), &profiles()), Ok((_, Some(_))))
+    };
+    let corrupt =
+        |(_, frame, result): &(_, Vec<u8>, narrows::Result<Tensor>)| result.is_err() && is_offered(frame);
+    hostile(frames, 20).into_iter().find(corrupt).expect("one of many changed bits shows").1
 }
 
 /// The bits of both are equal.
