@@ -13,7 +13,7 @@ const BYTES_PER_CHUNK: f64 = 98.0;
 const fn overhead(target: Target) -> f64 {
     match target {
         Target::Size => 0.025,
-        Target::Latency => 0.10,
+        Target::Latency | Target::Speed => 0.10,
     }
 }
 

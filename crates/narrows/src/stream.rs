@@ -5,6 +5,7 @@ use crate::codec::decoder::{Symbols, resolve};
 use crate::codec::encoder::csr_alphabet;
 use crate::codec::plan::Plan;
 use crate::codec::stream::{StreamReader, StreamWriter};
+use crate::cpu::Path;
 use crate::error::Result;
 use crate::frame::header::{self, Content, Header, Limits};
 use crate::frame::put_varint;
@@ -294,7 +295,7 @@ impl Assembly {
         let mut coded = Vec::new();
         let symbols = match &self.planes {
             Some(planes) => {
-                self.plan.rows.gather(planes, symbols, &mut coded);
+                self.plan.rows.gather(Path::Reference, planes, symbols, &mut coded);
                 &coded
             }
             None => symbols,
@@ -302,6 +303,7 @@ impl Assembly {
         out.clear();
         out.extend_from_slice(&self.head);
         let model = self.profile_model.as_ref().unwrap_or(&self.plan.model);
+        self.writer.path = Path::Reference;
         self.writer.write(symbols, &self.plan, model, out);
         write_checksum(out);
     }
@@ -310,6 +312,7 @@ impl Assembly {
     pub fn encode_sequence(&mut self, sequence: &[u16], out: &mut Vec<u8>) {
         out.clear();
         out.extend_from_slice(&self.head);
+        self.writer.path = Path::Reference;
         self.writer.write(sequence, &self.plan, &self.plan.model, out);
         write_checksum(out);
     }
@@ -333,7 +336,7 @@ impl Assembly {
         let rows = order(planes, layout).rows(lanes);
         let (mut coded, mut counts) = (symbols.to_vec(), Vec::new());
         if layout == Layout::Planes {
-            rows.gather(planes, symbols, &mut coded);
+            rows.gather(Path::Reference, planes, symbols, &mut coded);
         }
         context.count(&coded, &rows, chunk_rows, alphabet, &mut counts);
         counts

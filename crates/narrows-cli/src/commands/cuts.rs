@@ -101,7 +101,7 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
 
 /// Whether there is work on either side, and no later cut is the same in work and bytes. A tensor and
 /// its rectified twin are such a pair: the later one has no negative values left, and compresses better.
-fn is_worthwhile(cut: &Cut, all: &[Cut]) -> bool {
+pub(super) fn is_worthwhile(cut: &Cut, all: &[Cut]) -> bool {
     let size = |cut: &Cut| (cut.macs_before, cut.macs_after, cut.bytes);
     let is_twin = |later: &Cut| later.place == Place::Inner && size(later) == size(cut);
     let splits_work = cut.macs_before > 0 && cut.macs_after > 0;

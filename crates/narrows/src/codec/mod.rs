@@ -6,8 +6,11 @@ mod inspect;
 mod lossless;
 mod options;
 pub(crate) mod plan;
+mod range;
 pub(crate) mod stream;
 mod symbols;
+#[cfg(feature = "rayon")]
+mod threads;
 
 pub use decoder::Decoder;
 pub use encoder::{Encoder, Estimate, encode_raw};

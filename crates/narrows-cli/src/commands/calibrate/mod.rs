@@ -1,4 +1,6 @@
-//! `narrows calibrate`: a profile from sample tensors.
+//! `narrows calibrate`: a profile from sample tensors, or a table of operating points.
+
+mod table;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,7 +8,7 @@ use std::sync::Arc;
 use narrows::{Calibration, Clip, Element, Elements, Profile, Tensor, TensorView};
 
 use crate::destination::{Destination, Existing};
-use crate::evaluate::{Half, smallest_agreeing};
+use crate::evaluate::{Batch, Half, smallest_agreeing};
 use crate::failure::{Failure, Result};
 use crate::input::{self, Source};
 use crate::options;
@@ -19,6 +21,8 @@ Examples:
   narrows calibrate batch.npy --batched --levels 6 -o q6.nrp any number of levels, 2 to 256
   narrows calibrate batch.npy --batched --tail tail.onnx -o cut.nrp
                                                              the smallest that keeps 99 % of the answers
+  narrows calibrate images.npz --head head.onnx --tail tail.onnx --labels images.npz -o cut
+                                                             every operating point: bytes, accuracy, times
   narrows encode features.npy --profile cut.nrp              use it; the decoder needs it too";
 
 #[derive(clap::Args)]
@@ -27,7 +31,7 @@ pub struct Args {
     /// Files of sample tensors (.npy, .npz, .safetensors); - reads standard input
     #[arg(required = true)]
     sample: Vec<PathBuf>,
-    /// The profile to write, usually ending in .nrp; - for standard output
+    /// The profile to write, usually ending in .nrp; - for standard output; with --labels a folder
     #[arg(long, short)]
     output: PathBuf,
     /// Take only the tensors of this name; may be given several times [default: all]
@@ -55,32 +59,32 @@ pub struct Args {
     /// With --tail: for how many of the samples it must, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 99.0, requires = "tail")]
     agreement: f64,
+    /// The samples are inputs of the network: run this head (an ONNX file) on them first
+    #[arg(long, value_name = "HEAD", conflicts_with_all = ["tensor", "batched"])]
+    head: Option<PathBuf>,
+    /// With --tail: measure size, accuracy and times of every operating point, with these labels of the samples
+    /// (.npy, or .npz with an array `labels`)
+    #[arg(long, value_name = "LABELS", requires = "tail", conflicts_with = "agreement")]
+    labels: Option<PathBuf>,
     /// Replace a file that is there already
     #[arg(long, short)]
     force: bool,
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<()> {
+    let tail = args.tail.as_deref().map(|tail| Half::read(tail, Half::tail)).transpose()?;
+    if let (Some(labels), Some(tail)) = (&args.labels, &tail) {
+        return table::run(args, labels, tail, &args.features(output)?, output);
+    }
     let destination = Destination::from(args.output.as_path());
     destination.check(Existing::replace_if(args.force))?;
     let output = if destination == Destination::Stdout { output.beside_data() } else { output.clone() };
 
-    let bar = output.progress(args.sample.len() as u64, "reading");
-    let mut tensors = Vec::new();
-    for path in &args.sample {
-        tensors.extend(
-            input::tensors(&Source::from(path.as_path()), &args.tensor)?
-                .into_iter()
-                .map(|named| named.tensor),
-        );
-        bar.inc(1);
-    }
-    bar.set_message("calibrating");
-    let samples = args.samples(&tensors)?;
-    let (profile, agreement) = if let Some(tail) = &args.tail {
-        let tail = Half::read(tail, Half::tail)?;
-        let features: Vec<Tensor> = samples.iter().map(TensorView::to_tensor).collect();
-        let choice = smallest_agreeing(&tail, &features, args.axis, args.agreement, &bar)?;
+    let features = args.features(&output)?;
+    let samples: Vec<TensorView<'_>> = features.iter().map(Tensor::view).collect();
+    let bar = output.progress(1, "calibrating");
+    let (profile, agreement) = if let Some(tail) = &tail {
+        let choice = smallest_agreeing(tail, &features, args.axis, args.agreement, &bar)?;
         (choice.profile, Some(choice.agreement))
     } else {
         let levels = args.levels.or(args.bits.map(|bits| 1 << bits)).unwrap_or(16);
@@ -126,6 +130,36 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
 }
 
 impl Args {
+    /// The features to calibrate on, one tensor each.
+    fn features(&self, output: &Output) -> Result<Vec<Tensor>> {
+        let bar = output.progress(self.sample.len() as u64, "reading");
+        let mut features = Vec::new();
+        if let Some(head) = &self.head {
+            let head = Half::read(head, Half::head)?;
+            for path in &self.sample {
+                let batch = Batch::read(path, head.input_dims(), None)?;
+                bar.set_message("head");
+                bar.inc_length(batch.len() as u64 - 1);
+                for input in batch.iter() {
+                    let run = head.run(input);
+                    features.push(run.map_err(|error| Failure::model("cannot run the head", &error))?);
+                    bar.inc(1);
+                }
+            }
+        } else {
+            let mut tensors = Vec::new();
+            for path in &self.sample {
+                let named = input::tensors(&Source::from(path.as_path()), &self.tensor)?;
+                tensors.extend(named.into_iter().map(|named| named.tensor));
+                bar.inc(1);
+            }
+            features.extend(self.samples(&tensors)?.iter().map(TensorView::to_tensor));
+        }
+        bar.finish_and_clear();
+        Ok(features)
+    }
+
+    /// The samples in these tensors: each is one, or a batch of them.
     fn samples<'a>(&self, tensors: &'a [Tensor]) -> Result<Vec<TensorView<'a>>> {
         if !self.batched {
             return Ok(tensors.iter().map(Tensor::view).collect());

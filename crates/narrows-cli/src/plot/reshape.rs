@@ -3,25 +3,18 @@
 use std::ops::Range;
 
 use narrows::Visit;
-use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use super::{BLUE, Canvas, Drawn, FAINT, FONT, GREY, INK, Paint, SKY, VERMILION, svg};
 use crate::output::grouped;
 
 /// Pixels.
 const SIZE: (u32, u32) = (900, 560);
-const FONT: &str = "sans-serif";
-const INK: RGBColor = RGBColor(40, 40, 40);
-const FAINT: RGBColor = RGBColor(225, 225, 225);
-const BAND: RGBColor = RGBColor(252, 234, 219);
-// Okabe and Ito's palette, which the colour-blind can tell apart.
-const CURVE: RGBColor = RGBColor(110, 110, 110);
-const ALGORITHM_1: RGBColor = RGBColor(213, 94, 0);
-const LEVELS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(86, 180, 233), RGBColor(150, 150, 150)];
-
-type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn<T> = Result<T, DrawingAreaErrorKind<<SVGBackend<'static> as DrawingBackend>::ErrorType>>;
+const BAND: Paint = RGBColor(252, 234, 219);
+const CURVE: Paint = RGBColor(110, 110, 110);
+const ALGORITHM_1: Paint = VERMILION;
+const LEVELS: [Paint; 3] = [BLUE, SKY, GREY];
 
 /// What the curve of one tensor shows.
 pub struct ReshapeCurve<'a> {
@@ -39,15 +32,10 @@ pub struct ReshapeCurve<'a> {
 impl ReshapeCurve<'_> {
     /// The drawing as SVG.
     pub fn draw(&self) -> String {
-        let mut svg = String::new();
-        let canvas = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        self.draw_on(&canvas).expect("a string takes all that is written");
-        drop(canvas);
-        svg
+        svg(SIZE, |canvas| self.draw_on(canvas))
     }
 
     fn draw_on(&self, canvas: &Canvas<'_>) -> Drawn<()> {
-        canvas.fill(&WHITE)?;
         let (head, body) = canvas.split_vertically(92);
         self.draw_head(&head)?;
         let (widths, heights) = self.ranges();
