@@ -56,6 +56,8 @@ mod simd;
 #[cfg(feature = "stages")]
 #[doc(hidden)]
 pub mod stages;
+#[doc(hidden)]
+pub mod stream;
 mod tans;
 mod tensor;
 

@@ -1,7 +1,7 @@
 //! From tensor to frame and back: the five steps put together.
 
-mod decoder;
-mod encoder;
+pub(crate) mod decoder;
+pub(crate) mod encoder;
 mod inspect;
 mod lossless;
 mod options;

@@ -155,6 +155,27 @@ impl Plan {
         self.arrange(target);
     }
 
+    /// A plan somebody else has made: rANS in plane order with this context, these rows and chunks, and
+    /// symbols counted by table; without counts the tables are a profile's.
+    pub(crate) fn set_given(
+        &mut self,
+        (order, lanes, chunk_rows): (Order, usize, usize),
+        alphabet: usize,
+        context: Context,
+        counts: Option<&[u32]>,
+    ) {
+        self.start(Coder::Rans, order, alphabet);
+        self.rows = order.rows(lanes);
+        self.chunk_rows = chunk_rows;
+        self.model.context = context;
+        self.from_profile = counts.is_none();
+        if let Some(counts) = counts {
+            self.counts.clear();
+            self.counts.extend_from_slice(counts);
+            self.fit_tables();
+        }
+    }
+
     /// Count the symbols of a plan with a profile by its tables, for their entropy.
     pub(crate) fn count_profile(&mut self, path: Path, symbols: &[u8], planes: &Planes, model: &Model) {
         let symbols = Neighbours { natural: symbols, planes, rows: &self.rows };

@@ -108,6 +108,16 @@ impl StreamReader {
         Ok((header.clone(), profile.filter(|_| header.model_from_profile).unwrap_or(own)))
     }
 
+    /// The directory of the stream surveyed last: words of each chunk for rANS.
+    pub(crate) fn lengths(&self) -> &[u32] {
+        &self.lengths
+    }
+
+    /// The model of the stream surveyed last, if that has one of its own.
+    pub(crate) const fn model(&self) -> &Model {
+        &self.model
+    }
+
     fn read_header(
         &mut self,
         cursor: &mut Cursor<'_>,

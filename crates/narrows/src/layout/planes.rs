@@ -83,6 +83,16 @@ impl Planes {
         if self.channels_last() { position * self.channels + plane } else { plane * self.inner + position }
     }
 
+    /// Neighbouring elements of one channel.
+    pub const fn inner(&self) -> usize {
+        self.inner
+    }
+
+    /// Elements from a position to the next of its plane, and from a plane to the next.
+    pub const fn strides(&self) -> (usize, usize) {
+        if self.channels_last() { (self.channels, 1) } else { (1, self.inner) }
+    }
+
     /// The plane and the position of the element at this row-major offset; the inverse of [`Planes::offset`].
     pub const fn place(&self, offset: usize) -> (usize, usize) {
         if self.channels_last() {

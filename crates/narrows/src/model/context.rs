@@ -78,7 +78,7 @@ impl Classes {
     }
 
     /// Classes whose first bins (all but the first class's, which is 0) are `starts`.
-    fn from_starts(alphabet: usize, starts: &[usize]) -> Self {
+    pub(crate) fn from_starts(alphabet: usize, starts: &[usize]) -> Self {
         let mut classes = Self { alphabet, count: starts.len() + 1, of_bin: [0; MAX_BINS] };
         for (bin, class) in classes.of_bin.iter_mut().enumerate() {
             *class = starts.iter().filter(|&&start| start <= bin).count() as u8;
