@@ -31,9 +31,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// Accepts until told to stop, then waits for what is in flight.
 pub(super) async fn serve(server: Server, host: Arc<Host>) -> Result<(), Error> {
     let listener = TcpListener::from_std(server.listener).map_err(Error::io("starting the server"))?;
-    if server.stops_on_signals {
-        tokio::spawn(stop_on_signals(server.draining.clone()));
-    }
     let mut sessions = JoinSet::new();
     #[cfg(feature = "http")]
     let http = crate::http::start(server.http, Arc::clone(&host), server.tensors)?;
@@ -69,28 +66,51 @@ pub(super) async fn serve(server: Server, host: Arc<Host>) -> Result<(), Error> 
     Ok(())
 }
 
-async fn stop_on_signals(draining: tokio::sync::watch::Sender<bool>) {
-    signal().await;
-    draining.send_replace(true);
-    signal().await;
-    tracing::warn!("second signal: ending at once");
-    std::process::exit(1);
+/// From now on (not only from the first poll on) the first signal that asks the process to end drains the
+/// server, and the second one ends the process. To be called within a runtime.
+pub(super) fn stop_on_signals(draining: tokio::sync::watch::Sender<bool>) -> std::io::Result<()> {
+    let mut signals = Signals::new()?;
+    tokio::spawn(async move {
+        signals.next().await;
+        draining.send_replace(true);
+        signals.next().await;
+        tracing::warn!("second signal: ending at once");
+        std::process::exit(1);
+    });
+    Ok(())
 }
 
-/// Returns at a signal that asks the process to end.
-async fn signal() {
+/// Signals that ask the process to end.
+struct Signals {
     #[cfg(unix)]
-    {
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(windows)]
+    interrupt: tokio::signal::windows::CtrlC,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-            return;
-        }
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
-    let _ = tokio::signal::ctrl_c().await;
+
+    #[cfg(windows)]
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { interrupt: tokio::signal::windows::ctrl_c()? })
+    }
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        #[cfg(windows)]
+        let _ = self.interrupt.recv().await;
+    }
 }
 
 struct Door {

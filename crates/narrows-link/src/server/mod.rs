@@ -43,7 +43,8 @@ pub struct Server {
     http: Option<(TcpListener, SocketAddr)>,
     options: ServerOptions,
     draining: watch::Sender<bool>,
-    stops_on_signals: bool,
+    /// Made before it serves where signals are to be heard from then on.
+    runtime: Option<tokio::runtime::Runtime>,
     #[cfg(feature = "http")]
     tensors: Option<Arc<dyn crate::http::Tensors>>,
 }
@@ -64,7 +65,7 @@ impl Server {
             http,
             options,
             draining: watch::Sender::new(false),
-            stops_on_signals: false,
+            runtime: None,
             #[cfg(feature = "http")]
             tensors: None,
         })
@@ -85,11 +86,18 @@ impl Server {
         Handle { draining: self.draining.clone() }
     }
 
-    /// Has the server drain and stop on SIGTERM and on Ctrl-C; the second signal ends the process.
-    #[must_use]
-    pub fn stopping_on_signals(mut self) -> Server {
-        self.stops_on_signals = true;
-        self
+    /// Has the server drain and stop on SIGTERM and on Ctrl-C, from now on, before it serves too; the second signal
+    /// ends the process.
+    ///
+    /// # Errors
+    /// The operating system's refusal.
+    pub fn stopping_on_signals(mut self) -> Result<Server, Error> {
+        let runtime = runtime()?;
+        let within = runtime.enter();
+        accept::stop_on_signals(self.draining.clone()).map_err(Error::io("listening for signals"))?;
+        drop(within);
+        self.runtime = Some(runtime);
+        Ok(self)
     }
 
     /// Lets KServe clients send and get plain tensors.
@@ -106,15 +114,10 @@ impl Server {
     /// # Errors
     /// The tail's routes are above the protocol's limits, or a thread cannot be started. Troubles
     /// with one connection end only that connection.
-    pub fn serve(self, tail: impl Tail + 'static) -> Result<(), Error> {
+    pub fn serve(mut self, tail: impl Tail + 'static) -> Result<(), Error> {
         let drain_timeout = self.options.limits.drain_timeout;
         let host = host::Host::new(Arc::new(tail), self.options.clone(), self.draining.subscribe())?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(io_threads())
-            .thread_name("narrows link")
-            .enable_all()
-            .build()
-            .map_err(Error::io("starting the runtime"))?;
+        let runtime = self.runtime.take().map_or_else(runtime, Ok)?;
         let workers = host.pool.start(host.options.workers())?;
         let pool = Arc::clone(&host.pool);
         let served = runtime.block_on(accept::serve(self, host));
@@ -149,6 +152,15 @@ fn bind(address: impl ToSocketAddrs, what: &'static str) -> Result<(TcpListener,
     listener.set_nonblocking(true).map_err(Error::io(what))?;
     let address = listener.local_addr().map_err(Error::io(what))?;
     Ok((listener, address))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(io_threads())
+        .thread_name("narrows link")
+        .enable_all()
+        .build()
+        .map_err(Error::io("starting the runtime"))
 }
 
 /// Sockets need little: most cores are the tail's.

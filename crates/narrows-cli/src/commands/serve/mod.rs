@@ -102,7 +102,7 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let listen = settings.listen().map_err(|error| misconfigured(&error))?;
     let failed = |error| Failure::link(format!("cannot serve at {listen}"), &error);
     let server = Server::bind(listen, options).map_err(failed)?;
-    let server = server.with_tensors(Arc::clone(&tails) as _).stopping_on_signals();
+    let server = server.with_tensors(Arc::clone(&tails) as _).stopping_on_signals().map_err(failed)?;
     let (address, http) = (server.local_addr(), server.http_addr());
     if output.is_json() {
         let http = http.map(|address| address.to_string());
