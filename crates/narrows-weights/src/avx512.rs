@@ -36,9 +36,7 @@ macro_rules! entry {
             consumer: &$consumer,
             output: &mut [$output],
         ) -> Checked {
-            #[target_feature(
-                enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,avx512vnni"
-            )]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,avx512vnni")]
             fn $inner(
                 lanes: Avx512,
                 coded: Coded<'_>,

@@ -70,7 +70,8 @@ fn with_states(counts: &[u64], state_bits: u32) -> Option<Choice> {
     let mut tried = usize::MAX;
     for divisor in [u64::MAX, 32, 16, 8, 4, 2, 1] {
         let least = if divisor == u64::MAX { 1 } else { (total / (states * divisor)).max(1) };
-        let listed: u64 = counts.iter().enumerate().filter(|&(s, &n)| s != zero && n < least).map(|(_, n)| n).sum();
+        let listed: u64 =
+            counts.iter().enumerate().filter(|&(s, &n)| s != zero && n < least).map(|(_, n)| n).sum();
         let mut kept: Vec<u64> = counts.iter().map(|&n| if n < least { 0 } else { n }).collect();
         kept[zero] = counts[zero] + listed;
         let present = kept.iter().filter(|&&n| n > 0).count();

@@ -23,7 +23,11 @@ impl Data {
     /// If there are not so many.
     #[must_use]
     pub fn part(&self, range: Range<usize>) -> Self {
-        assert!(range.start <= range.end && range.end <= self.range.len(), "a part of {} bytes", self.range.len());
+        assert!(
+            range.start <= range.end && range.end <= self.range.len(),
+            "a part of {} bytes",
+            self.range.len()
+        );
         let start = self.range.start;
         Self { owner: Arc::clone(&self.owner), range: start + range.start..start + range.end }
     }

@@ -41,8 +41,13 @@ pub fn pack(quantized: &Quantized, dtype: Dtype, shape: &Shape, options: &PackOp
     }
     let counts = quantized.counts();
     let (rows, columns) = (quantized.rows, quantized.columns);
-    let header =
-        |content, chunk_rows| Header { dtype, shape: *shape, grid: quantized.grid.clone(), content, chunk_rows };
+    let header = |content, chunk_rows| Header {
+        dtype,
+        shape: *shape,
+        grid: quantized.grid.clone(),
+        content,
+        chunk_rows,
+    };
     let mut out = Vec::new();
     let first = quantized.values[0];
     if quantized.values.iter().all(|&value| value == first) {
@@ -231,7 +236,8 @@ fn write_streams(quantized: &Quantized, header: &Header) -> Result<Vec<u8>> {
     for chunk in 0..header.chunks() {
         let rows = header.rows_of(chunk);
         let values = &quantized.values[rows.start * quantized.columns..rows.end * quantized.columns];
-        let symbols: Vec<u8> = values.iter().map(|&value| (i16::from(value) + i16::from(half)) as u8).collect();
+        let symbols: Vec<u8> =
+            values.iter().map(|&value| (i16::from(value) + i16::from(half)) as u8).collect();
         let layout = SymbolLayout::natural(symbols.len(), quantized.grid.bins())?;
         encoder.encode_into(&symbols, &layout, &mut stream)?;
         put_varint(&mut out, stream.len() as u64);

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, Write};
+use std::io::{self, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 use narrows::machine::checksum;
-use safetensors::tensor::{Dtype as Stored, Metadata};
 use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype as Stored, Metadata};
 
 use crate::data::Data;
 use crate::error::{Error, Result};
@@ -94,7 +94,9 @@ impl PackedFile {
         let (start, metadata) = read_metadata(&data)?;
         let texts = metadata.metadata().clone().unwrap_or_default();
         let text = |key: &str| {
-            texts.get(key).ok_or_else(|| Error::container(format!("not a file of packed weights: no metadata `{key}`")))
+            texts
+                .get(key)
+                .ok_or_else(|| Error::container(format!("not a file of packed weights: no metadata `{key}`")))
         };
         let version = text(VERSION_KEY)?;
         let found: u64 =
@@ -106,7 +108,11 @@ impl PackedFile {
         let notes: Vec<&str> = text(TENSORS_KEY)?.split_whitespace().collect();
         let names = metadata.offset_keys();
         if notes.len() != names.len() {
-            let what = format!("metadata `{TENSORS_KEY}` tell of {} tensors, there are {}", notes.len(), names.len());
+            let what = format!(
+                "metadata `{TENSORS_KEY}` tell of {} tensors, there are {}",
+                notes.len(),
+                names.len()
+            );
             return Err(Error::container(what));
         }
         let notes = names.into_iter().zip(notes.into_iter().map(str::to_owned)).collect();
@@ -115,8 +121,9 @@ impl PackedFile {
 
     /// Whether these bytes, a file's first or all of them, are a packed file's, whole or not.
     pub fn is_one(bytes: &[u8]) -> bool {
-        read_metadata(bytes)
-            .is_ok_and(|(_, metadata)| metadata.metadata().as_ref().is_some_and(|texts| texts.contains_key(VERSION_KEY)))
+        read_metadata(bytes).is_ok_and(|(_, metadata)| {
+            metadata.metadata().as_ref().is_some_and(|texts| texts.contains_key(VERSION_KEY))
+        })
     }
 
     /// The names of all tensors, in the order of their bytes.
@@ -198,7 +205,7 @@ fn check_header(header: &[u8], digits: &str) -> Result<()> {
     let stored = u32::from_str_radix(digits, 16).map_err(|_| wrong())?;
     let field = format!("\"{CHECK_KEY}\":\"{digits}\"");
     let at = header.windows(field.len()).position(|window| window == field.as_bytes()).ok_or_else(wrong)?;
-    if digits.len() != NO_CHECK.len() {
+    if digits != format!("{stored:08x}") {
         return Err(wrong());
     }
     let mut blank = header.to_vec();
@@ -222,6 +229,39 @@ struct Spool {
     entries: Vec<Entry>,
 }
 
+/// A tensor on its way to a file.
+pub struct Stream<'a> {
+    spool: &'a mut Spool,
+    entry: Entry,
+    path: PathBuf,
+}
+
+impl Stream<'_> {
+    /// Write the next of its bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.entry.bytes += bytes.len() as u64;
+        let failed = |source| Error::Io { what: "write beside", path: self.path.clone(), source };
+        self.spool.file.write_all(bytes).map_err(failed)
+    }
+
+    /// That was all of it.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there were not as many bytes as its shape says.
+    pub fn end(self) -> Result<()> {
+        let bits = self.entry.shape.iter().product::<usize>() * self.entry.dtype.bitsize();
+        let value = self.entry.bytes as usize;
+        if value * 8 != bits {
+            return Err(Error::Shape { what: "bytes of a tensor", value, bound: bits / 8 });
+        }
+        self.spool.entries.push(self.entry);
+        Ok(())
+    }
+}
+
 /// Writes a packed file tensor by tensor; memory holds one at a time.
 ///
 /// Nothing appears at the destination before [`Writer::finish`] has everything on the disk: killed at any moment, it leaves
@@ -230,6 +270,8 @@ pub struct Writer {
     path: PathBuf,
     /// Tensors whose elements have 8, 4, 2 and 1 bytes: in this order, all are aligned.
     spools: [Option<Spool>; 4],
+    /// Whether the file is one of packed weights, and says so.
+    packed: bool,
 }
 
 impl Writer {
@@ -237,7 +279,12 @@ impl Writer {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         // A link stays one; what it points to is replaced.
-        Self { path: path.canonicalize().unwrap_or(path), spools: [const { None }; 4] }
+        Self { path: path.canonicalize().unwrap_or(path), spools: [const { None }; 4], packed: true }
+    }
+
+    /// The same for a plain safetensors file, of which [`Writer::stream`] makes the tensors.
+    pub fn dense(path: impl Into<PathBuf>) -> Self {
+        Self { packed: false, ..Self::new(path) }
     }
 
     fn folder(&self) -> &Path {
@@ -252,16 +299,29 @@ impl Writer {
         move |source| Error::Io { what, path: path.clone(), source }
     }
 
-    fn add(&mut self, class: usize, entry: Entry, data: &[u8]) -> Result<()> {
-        let failed = self.failed("write");
+    fn spool(&mut self, dtype: Stored) -> Result<&mut Spool> {
+        let class = match dtype.bitsize() {
+            64.. => 0,
+            32.. => 1,
+            16.. => 2,
+            _ => 3,
+        };
         if self.spools[class].is_none() {
-            let file = BufWriter::new(tempfile::tempfile_in(self.folder()).map_err(&failed)?);
-            self.spools[class] = Some(Spool { file, entries: Vec::new() });
+            let file = tempfile::tempfile_in(self.folder()).map_err(self.failed("write beside"))?;
+            self.spools[class] = Some(Spool { file: BufWriter::new(file), entries: Vec::new() });
         }
-        let spool = self.spools[class].as_mut().expect("made above");
-        spool.file.write_all(data).map_err(&failed)?;
-        spool.entries.push(entry);
-        Ok(())
+        Ok(self.spools[class].as_mut().expect("made above"))
+    }
+
+    /// Add a tensor as it is, a part at a time.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn stream(&mut self, name: &str, dtype: Stored, shape: &[usize]) -> Result<Stream<'_>> {
+        let path = self.path.clone();
+        let entry =
+            Entry { name: name.to_owned(), dtype, shape: shape.to_vec(), bytes: 0, note: String::new() };
+        Ok(Stream { spool: self.spool(dtype)?, entry, path })
     }
 
     /// Add a packed tensor, as [`pack`](crate::pack) makes it.
@@ -288,23 +348,21 @@ impl Writer {
     }
 
     fn add_bytes(&mut self, name: &str, data: &[u8], note: String) -> Result<()> {
-        let (name, bytes) = (name.to_owned(), data.len() as u64);
-        self.add(3, Entry { name, dtype: Stored::U8, shape: vec![data.len()], bytes, note }, data)
+        let mut stream = self.stream(name, Stored::U8, &[data.len()])?;
+        stream.write(data)?;
+        stream.entry.note = note;
+        stream.end()
     }
 
     /// Add a tensor as it is.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`], and [`Error::Shape`] for bytes that are not those of the shape.
     pub fn plain(&mut self, name: &str, dtype: Stored, shape: &[usize], data: &[u8]) -> Result<()> {
-        let class = match dtype.bitsize() {
-            64.. => 0,
-            32.. => 1,
-            16.. => 2,
-            _ => 3,
-        };
-        let (name, bytes, note) = (name.to_owned(), data.len() as u64, format!("#{:08x}", checksum(data)));
-        self.add(class, Entry { name, dtype, shape: shape.to_vec(), bytes, note }, data)
+        let mut stream = self.stream(name, dtype, shape)?;
+        stream.write(data)?;
+        stream.entry.note = format!("#{:08x}", checksum(data));
+        stream.end()
     }
 
     /// Write the file, with these metadata; returns its bytes.
@@ -314,19 +372,22 @@ impl Writer {
     pub fn finish(mut self, texts: &HashMap<String, String>) -> Result<u64> {
         let failed = self.failed("write");
         let header = self.header(texts)?;
-        let mut file = tempfile::Builder::new()
-            .prefix(".narrows-")
-            .suffix(".part")
-            .permissions_like(&self.path)
-            .tempfile_in(self.folder())
-            .map_err(&failed)?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".narrows-").suffix(".part");
+        #[cfg(unix)]
+        {
+            // As any file that a program makes; the system takes off what the user does not want.
+            use std::os::unix::fs::PermissionsExt;
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        let mut file = builder.tempfile_in(self.folder()).map_err(&failed)?;
         let mut bytes = header.len() as u64;
         file.write_all(&header).map_err(&failed)?;
         for spool in self.spools.iter_mut().flatten() {
             spool.file.flush().map_err(&failed)?;
             let spooled = spool.file.get_mut();
             spooled.rewind().map_err(&failed)?;
-            bytes += io::copy(&mut spooled.take(u64::MAX), file.as_file_mut()).map_err(&failed)?;
+            bytes += io::copy(spooled, file.as_file_mut()).map_err(&failed)?;
         }
         file.as_file().sync_all().map_err(&failed)?;
         file.persist(&self.path).map_err(|error| failed(error.error))?;
@@ -345,22 +406,28 @@ impl Writer {
         }
         let notes: Vec<&str> = entries().map(|entry| entry.note.as_str()).collect();
         let json = |text: &str| serde_json::to_string(text).expect("strings are JSON");
-        let mut text = format!(
-            "{{\"__metadata__\":{{\"{VERSION_KEY}\":\"{FILE_VERSION}\",\"{CHECK_KEY}\":\"{NO_CHECK}\",\"{TENSORS_KEY}\":{}",
-            json(&notes.join(" "))
-        );
-        let mut texts: Vec<(&String, &String)> = texts.iter().collect();
-        texts.sort_unstable();
-        for (key, value) in texts {
-            let _ = write!(text, ",{}:{}", json(key), json(value));
+        let mut all = Vec::new();
+        if self.packed {
+            all.push((VERSION_KEY, FILE_VERSION.to_string()));
+            all.push((CHECK_KEY, NO_CHECK.to_owned()));
+            all.push((TENSORS_KEY, notes.join(" ")));
         }
-        text.push('}');
+        let mut texts: Vec<(&str, String)> =
+            texts.iter().map(|(key, text)| (key.as_str(), text.clone())).collect();
+        texts.sort_unstable();
+        all.extend(texts);
+        let all: Vec<String> =
+            all.iter().map(|(key, text)| format!("{}:{}", json(key), json(text))).collect();
+        let mut text = format!("{{\"__metadata__\":{{{}}}", all.join(","));
         let mut offset = 0;
         for entry in entries() {
             let dtype = serde_json::to_string(&entry.dtype).expect("types have names");
             let shape: Vec<String> = entry.shape.iter().map(usize::to_string).collect();
             let (name, shape, end) = (json(&entry.name), shape.join(","), offset + entry.bytes);
-            let _ = write!(text, ",{name}:{{\"dtype\":{dtype},\"shape\":[{shape}],\"data_offsets\":[{offset},{end}]}}");
+            let _ = write!(
+                text,
+                ",{name}:{{\"dtype\":{dtype},\"shape\":[{shape}],\"data_offsets\":[{offset},{end}]}}"
+            );
             offset = end;
         }
         text.push('}');
@@ -369,9 +436,12 @@ impl Writer {
         }
         let mut header = (text.len() as u64).to_le_bytes().to_vec();
         header.extend(text.as_bytes());
-        let digits = format!("{:08x}", checksum(&header));
-        let at = text.find(NO_CHECK).expect("it is there") + 8;
-        header[at..at + NO_CHECK.len()].copy_from_slice(digits.as_bytes());
+        if self.packed {
+            let digits = format!("{:08x}", checksum(&header));
+            let field = format!("\"{CHECK_KEY}\":\"");
+            let at = 8 + text.find(&field).expect("it is there") + field.len();
+            header[at..at + digits.len()].copy_from_slice(digits.as_bytes());
+        }
         Ok(header)
     }
 }

@@ -128,7 +128,12 @@ impl Header {
             Content::Streams => {}
             Content::Tans(tans) => {
                 let mut bits = BitWriter::new(out);
-                write_weights(&tans.weights, 1, Scale { bits: WEIGHT_BITS, mantissa: tans.mantissa }, &mut bits);
+                write_weights(
+                    &tans.weights,
+                    1,
+                    Scale { bits: WEIGHT_BITS, mantissa: tans.mantissa },
+                    &mut bits,
+                );
                 bits.finish();
                 out.extend(tans.outliers.iter().flatten());
             }
@@ -228,7 +233,12 @@ impl Header {
         let chunks = self.chunks();
         let room = fields.bytes.len() - fields.offset;
         if chunks > room {
-            return Err(Error::Truncated { what: "directory", offset: fields.offset, needed: chunks, available: room });
+            return Err(Error::Truncated {
+                what: "directory",
+                offset: fields.offset,
+                needed: chunks,
+                available: room,
+            });
         }
         let most = fields.bytes.len() as u64;
         let mut places = vec![Place::default(); chunks];
@@ -268,7 +278,11 @@ impl Header {
         }
         match fields.bytes.len() - at {
             0 => Ok(places),
-            value => Err(Error::InvalidHeader { what: "bytes after the last chunk", value: value as u64, bound: 0 }),
+            value => Err(Error::InvalidHeader {
+                what: "bytes after the last chunk",
+                value: value as u64,
+                bound: 0,
+            }),
         }
     }
 }
@@ -296,7 +310,13 @@ impl Tans {
         if let Some(&value) = outliers.iter().flatten().find(|&&rice| rice > MAX_RICE) {
             return Err(invalid("Rice parameter", value, MAX_RICE));
         }
-        Ok(Self { state_bits: states + 6, lanes: 1 << (lanes_bits + LEAST_LANES_BITS), weights, mantissa, outliers })
+        Ok(Self {
+            state_bits: states + 6,
+            lanes: 1 << (lanes_bits + LEAST_LANES_BITS),
+            weights,
+            mantissa,
+            outliers,
+        })
     }
 
     /// Lanes in use for matrices of so many columns.

@@ -24,7 +24,11 @@ impl Grid {
     pub fn new(steps: Vec<f32>, bins: u16) -> Result<Self> {
         if bins % 2 == 0 || !(3..=2 * u16::from(MAX_HALF) + 1).contains(&bins) {
             let value = f64::from(bins);
-            return Err(Error::InvalidOption { what: "number of bins", value, allowed: "an odd number from 3 to 255" });
+            return Err(Error::InvalidOption {
+                what: "number of bins",
+                value,
+                allowed: "an odd number from 3 to 255",
+            });
         }
         if steps.is_empty() {
             return Err(Error::InvalidOption { what: "number of steps", value: 0.0, allowed: "1 at least" });
@@ -79,7 +83,15 @@ impl Grid {
     /// in `importance * (error / step)^2 + lambda * bits`, `bits` being the code length of each bin from `-half` on.
     ///
     /// `importance` weighs columns (the second moment of what each is multiplied with); empty if all count the same.
-    pub fn round_row(&self, row: usize, weights: &[f32], importance: &[f32], bits: &[f32], lambda: f32, values: &mut [i8]) {
+    pub fn round_row(
+        &self,
+        row: usize,
+        weights: &[f32],
+        importance: &[f32],
+        bits: &[f32],
+        lambda: f32,
+        values: &mut [i8],
+    ) {
         let (step, half) = (self.step(row), f32::from(self.half));
         let zero = usize::from(self.half);
         for (column, (value, &weight)) in values.iter_mut().zip(weights).enumerate() {

@@ -3,14 +3,14 @@
 use narrows::Path;
 
 use crate::frame::Place;
-use crate::reference;
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-use crate::strips::{Floats, Ints};
-use crate::strips::{Coded, Store};
-#[cfg(target_arch = "x86_64")]
-use crate::{avx2, avx512};
 #[cfg(target_arch = "aarch64")]
 use crate::neon;
+use crate::reference;
+use crate::strips::{Coded, Store};
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use crate::strips::{Floats, Ints};
+#[cfg(target_arch = "x86_64")]
+use crate::{avx2, avx512};
 
 /// A set of instructions, with the proof that the processor has them.
 #[derive(Clone, Copy)]

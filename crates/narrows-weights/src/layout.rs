@@ -30,7 +30,9 @@ impl Layout {
         let (coder, states, lanes) = match &header.content {
             Content::Constant(_) => ("constant", None, None),
             Content::Streams => ("rans", None, None),
-            Content::Tans(tans) => ("tans", Some(1 << tans.state_bits), Some(tans.lanes_used(header.columns()))),
+            Content::Tans(tans) => {
+                ("tans", Some(1 << tans.state_bits), Some(tans.lanes_used(header.columns())))
+            }
         };
         let rans = matches!(header.content, Content::Streams);
         let sum = |length: fn(&Place) -> usize| places.iter().map(length).sum::<usize>();

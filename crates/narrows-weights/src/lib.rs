@@ -21,10 +21,15 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod checkpoint;
 mod choice;
 mod data;
+#[cfg(target_arch = "x86_64")]
+#[doc(hidden)]
+pub mod dense;
 mod encode;
 mod error;
+mod file;
 mod frame;
 mod grid;
 mod kernel;
@@ -33,14 +38,20 @@ mod matrix;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod outliers;
+mod pack;
 mod reference;
+mod steps;
 mod strips;
 
+pub use checkpoint::{Checkpoint, OneOrMany, STEPS_KEY, Steps};
 pub use choice::States;
 pub use data::Data;
 pub use encode::{PackOptions, pack};
 pub use error::{Error, Result};
+pub use file::{FILE_VERSION, PackedFile, Plain, Stream, Tensor, Writer};
 pub use frame::matrix_of;
 pub use grid::{Grid, MAX_HALF, Quantized, entropy};
 pub use layout::Layout;
 pub use matrix::{MAX_INT8_COLUMNS, Matrix};
+pub use pack::{Mode, Packed, pack_checkpoint, unpack_file};
+pub use steps::{Calibration, Scope, Settings, grids, quantize};

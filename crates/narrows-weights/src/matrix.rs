@@ -68,7 +68,10 @@ impl Matrix {
             let built = choice::machine(&tans.weights, tans.state_bits).ok_or(none)?;
             if built.states.len() <= 256 {
                 states = built.bytes.clone();
-                states.symbols.iter_mut().for_each(|symbol| *symbol = symbol.wrapping_sub(header.grid.half()));
+                states
+                    .symbols
+                    .iter_mut()
+                    .for_each(|symbol| *symbol = symbol.wrapping_sub(header.grid.half()));
             }
             machine = Some(built);
         }
@@ -145,7 +148,9 @@ impl Matrix {
             } else {
                 self.by_rows(kernel, &chunks, |row, values| y[row] = kernel.dot(values, &padded))?;
             }
-            self.each_outlier(&chunks, |row, column, value| y[row] = f32::from(value).mul_add(x[column], y[row]))?;
+            self.each_outlier(&chunks, |row, column, value| {
+                y[row] = f32::from(value).mul_add(x[column], y[row])
+            })?;
             let first = self.header.rows_of(chunks.start).start;
             y.iter_mut().enumerate().for_each(|(row, y)| *y *= self.header.grid.step(first + row));
             Ok(())
@@ -228,23 +233,35 @@ impl Matrix {
     /// # Errors
     /// [`Error::Shape`] if there are not so many rows; [`Error::CorruptPayload`] if the chunks are no encoder's.
     pub fn values(&self, range: Range<usize>) -> Result<Vec<i8>> {
+        let mut values = Vec::new();
+        self.values_into(range, &mut values)?;
+        Ok(values)
+    }
+
+    /// The same over `values`, reusing their memory.
+    ///
+    /// # Errors
+    /// As [`Matrix::values`]; the values are then unspecified.
+    pub fn values_into(&self, range: Range<usize>, values: &mut Vec<i8>) -> Result<()> {
         check_range(&range, self.rows())?;
-        if range.is_empty() {
-            return Ok(Vec::new());
-        }
         let (rows, columns) = (self.header.chunk_rows, self.columns());
         let chunks = range.start / rows..range.end.div_ceil(rows);
         let first = chunks.start * rows;
         let end = (chunks.end * rows).min(self.rows());
-        let mut values = vec![0; (end - first) * columns];
+        // Every value is written: what is there already need not be cleared.
+        values.resize(end.saturating_sub(first) * columns, 0);
+        if range.is_empty() {
+            values.clear();
+            return Ok(());
+        }
         let kernel = self.kernel();
-        self.shared_out_from(&chunks, &mut values, columns, |chunks, values| {
+        self.shared_out_from(&chunks, values, columns, |chunks, values| {
             self.decode(kernel, &chunks, values)?;
             self.each_outlier(&chunks, |row, column, value| values[row * columns + column] = value)
         })?;
         values.truncate((range.end - first) * columns);
         values.drain(..(range.start - first) * columns);
-        Ok(values)
+        Ok(())
     }
 
     /// The weights of matrix rows `range`, as f32.
@@ -283,8 +300,13 @@ impl Matrix {
     fn coded(&self, kernel: Kernel) -> Option<Coded<'_>> {
         let (Content::Tans(tans), Some(machine)) = (&self.header.content, &self.machine) else { return None };
         let bytes = Payload::new(&self.data)?;
-        let coded =
-            Coded { bytes, tans, states: &self.states, most_bits: machine.most_bits, columns: self.columns() };
+        let coded = Coded {
+            bytes,
+            tans,
+            states: &self.states,
+            most_bits: machine.most_bits,
+            columns: self.columns(),
+        };
         kernel.is_vector().then_some(coded)
     }
 
@@ -330,7 +352,12 @@ impl Matrix {
     }
 
     /// Decode `chunks`, a few at a time, and call `each` with every row; rows count from the first chunk's first.
-    fn by_rows(&self, kernel: Kernel, chunks: &Range<usize>, mut each: impl FnMut(usize, &[i8])) -> Result<()> {
+    fn by_rows(
+        &self,
+        kernel: Kernel,
+        chunks: &Range<usize>,
+        mut each: impl FnMut(usize, &[i8]),
+    ) -> Result<()> {
         let (columns, first) = (self.columns(), self.header.rows_of(chunks.start).start);
         let mut values = Vec::new();
         for start in chunks.clone().step_by(SIDE_BY_SIDE) {
@@ -345,7 +372,9 @@ impl Matrix {
 
     /// Call `each` with the row (counted from the first chunk's first), column and bin of every outlier of `chunks`.
     fn each_outlier(&self, chunks: &Range<usize>, mut each: impl FnMut(usize, usize, i8)) -> Result<()> {
-        let Content::Tans(Tans { outliers: Some(parameters), .. }) = &self.header.content else { return Ok(()) };
+        let Content::Tans(Tans { outliers: Some(parameters), .. }) = &self.header.content else {
+            return Ok(());
+        };
         let (columns, half) = (self.columns(), self.grid().half());
         for chunk in chunks.clone() {
             let (place, rows) = (&self.places[chunk], self.header.rows_of(chunk));
@@ -398,7 +427,11 @@ fn check_range(range: &Range<usize>, rows: usize) -> Result<()> {
         return Err(Error::Shape { what: "end of the range of rows", value: range.end, bound: rows });
     }
     if range.start > range.end {
-        return Err(Error::Shape { what: "start of the range of rows", value: range.start, bound: range.end });
+        return Err(Error::Shape {
+            what: "start of the range of rows",
+            value: range.start,
+            bound: range.end,
+        });
     }
     Ok(())
 }

@@ -21,9 +21,21 @@ pub(crate) trait Multiply: Lanes {
     /// Partial sums of nothing.
     fn no_sums(self, proof: Self::Proof) -> Self::Sums;
     /// Add the products of 64 values (bytes with a sign) and inputs, column `c` to partial sum `c % 16`, ascending.
-    fn add_products(self, proof: Self::Proof, sums: Self::Sums, values: Self::Bytes, x: &[f32; 64]) -> Self::Sums;
+    fn add_products(
+        self,
+        proof: Self::Proof,
+        sums: Self::Sums,
+        values: Self::Bytes,
+        x: &[f32; 64],
+    ) -> Self::Sums;
     /// Add the products of 16 weights and inputs, each to its partial sum.
-    fn add_floats(self, proof: Self::Proof, sums: Self::Sums, weights: &[f32; 16], x: &[f32; 16]) -> Self::Sums;
+    fn add_floats(
+        self,
+        proof: Self::Proof,
+        sums: Self::Sums,
+        weights: &[f32; 16],
+        x: &[f32; 16],
+    ) -> Self::Sums;
     /// The partial sums.
     fn partials(self, proof: Self::Proof, sums: Self::Sums) -> [f32; PARTIALS];
     /// Totals of nothing.
@@ -71,7 +83,12 @@ pub(crate) fn dot<L: Multiply>(lanes: L, proof: L::Proof, values: &[i8], x: &[f3
 }
 
 #[inline(always)]
-fn multiply_row<L: Multiply, const N: usize>(lanes: L, proof: L::Proof, weights: &[f32], x: &[f32]) -> [f32; N] {
+fn multiply_row<L: Multiply, const N: usize>(
+    lanes: L,
+    proof: L::Proof,
+    weights: &[f32],
+    x: &[f32],
+) -> [f32; N] {
     let mut sums = [lanes.no_sums(proof); N];
     let (weights, _) = weights.as_chunks::<16>();
     let inputs: [&[[f32; 16]]; N] =
@@ -93,7 +110,14 @@ pub(crate) trait Consume<L: Lanes> {
 
     fn start(&self, lanes: L) -> Self::Row;
     /// `values` are those of the columns from `column` on; beyond the row's end they are zero.
-    fn take(&self, lanes: L, row: Self::Row, values: L::Bytes, column: usize, output: &mut [Self::Output]) -> Self::Row;
+    fn take(
+        &self,
+        lanes: L,
+        row: Self::Row,
+        values: L::Bytes,
+        column: usize,
+        output: &mut [Self::Output],
+    ) -> Self::Row;
     fn finish(&self, lanes: L, row: Self::Row, output: &mut [Self::Output]);
     /// Elements of the output that a row has.
     fn width(&self) -> usize;
@@ -257,7 +281,9 @@ fn run_with<L: Lanes, C: Consume<L>, const BITS: u32, const MOST: u32>(
             (rest, output) = (after, others);
             let mut parts = own.chunks_mut(size);
             let outputs = std::array::from_fn(|_| parts.next().expect("as many"));
-            strips::<L, C, BITS, MOST, false, SIDE_BY_SIDE>(lanes, coded, &tables, together, consumer, outputs)
+            strips::<L, C, BITS, MOST, false, SIDE_BY_SIDE>(
+                lanes, coded, &tables, together, consumer, outputs,
+            )
         } else {
             let (alone, after) = rest.split_first_chunk::<1>().expect("there is one");
             let length = size.min(output.len());

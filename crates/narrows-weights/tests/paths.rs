@@ -13,13 +13,18 @@ fn paths() -> impl Iterator<Item = Path> {
 fn cases() -> Vec<(Quantized, PackOptions)> {
     let mut cases = Vec::new();
     let mut seed = 1;
-    for (rows, columns) in [(1, 1), (3, 5), (7, 64), (16, 9), (33, 65), (40, 200), (64, 576), (130, 128), (9, 1000)] {
+    for (rows, columns) in
+        [(1, 1), (3, 5), (7, 64), (16, 9), (33, 65), (40, 200), (64, 576), (130, 128), (9, 1000)]
+    {
         for (bins, scale) in [(3, 0.4), (5, 0.9), (15, 2.0), (31, 1.2), (255, 12.0), (3, 0.05)] {
             for states in [6, 7, 8, 10] {
                 for chunk_rows in [None, Some(1), Some(3), Some(16)] {
                     seed += 1;
                     let states = States::Exactly(states);
-                    cases.push((laplace(rows, columns, bins, scale, seed), PackOptions { states, chunk_rows }));
+                    cases.push((
+                        laplace(rows, columns, bins, scale, seed),
+                        PackOptions { states, chunk_rows },
+                    ));
                 }
             }
             cases.push((laplace(rows, columns, bins, scale, seed), PackOptions::default()));
@@ -79,7 +84,8 @@ fn products_are_those_of_plain_sums() {
     for seed in 1..30 {
         let quantized = laplace(37, 300, 7, 1.0, seed);
         let shape = Shape::new(&[37, 10, 30]).unwrap();
-        let matrix = Matrix::read(pack(&quantized, Dtype::F16, &shape, &PackOptions::default()).unwrap()).unwrap();
+        let matrix =
+            Matrix::read(pack(&quantized, Dtype::F16, &shape, &PackOptions::default()).unwrap()).unwrap();
         assert_eq!((matrix.shape(), matrix.dtype()), (&shape, Dtype::F16));
         let mut random = Random(seed);
         let x: Vec<f32> = (0..300).map(|_| random.laplace(1.0) as f32).collect();
