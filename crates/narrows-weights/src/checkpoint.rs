@@ -152,7 +152,7 @@ impl Plain {
             Some(narrows::Dtype::F32) => values.extend(elements::<f32>(&self.data, range)),
             Some(narrows::Dtype::F16) => values.extend(elements::<f16>(&self.data, range).map(f16::to_f32)),
             Some(narrows::Dtype::Bf16) => {
-                values.extend(elements::<bf16>(&self.data, range).map(bf16::to_f32))
+                values.extend(elements::<bf16>(&self.data, range).map(bf16::to_f32));
             }
             None => {}
         }

@@ -136,7 +136,7 @@ fn machine_bits(machine: &Machine, counts: &[u64]) -> f64 {
             rate += shares[from] * bits;
         }
         // Half a step at a time, or a machine that swings between two halves would never settle.
-        shares.iter_mut().zip(next).for_each(|(share, next)| *share = (*share + next) / 2.0);
+        shares.iter_mut().zip(next).for_each(|(share, next)| *share = f64::midpoint(*share, next));
     }
     rate * total
 }

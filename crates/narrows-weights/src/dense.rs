@@ -26,35 +26,49 @@ impl Dense {
 
     /// `y = W x`; columns a multiple of 32, rows of 4.
     pub fn f32(self, weights: &[f32], x: &[f32], y: &mut [f32]) {
-        assert!(x.len() % 32 == 0 && y.len() % ROWS == 0 && weights.len() == x.len() * y.len());
+        assert!(
+            x.len().is_multiple_of(32) && y.len().is_multiple_of(ROWS) && weights.len() == x.len() * y.len()
+        );
         // SAFETY: `self` is the proof of the instructions.
         unsafe { f32_with(weights, x, y) }
     }
 
     /// The same in bf16, as bits.
     pub fn bf16(self, weights: &[u16], x: &[u16], y: &mut [f32]) {
-        assert!(x.len() % 64 == 0 && y.len() % ROWS == 0 && weights.len() == x.len() * y.len());
+        assert!(
+            x.len().is_multiple_of(64) && y.len().is_multiple_of(ROWS) && weights.len() == x.len() * y.len()
+        );
         // SAFETY: `self` is the proof of the instructions.
         unsafe { bf16_with(weights, x, y) }
     }
 
     /// The same in bytes: weights with a sign, inputs without.
     pub fn int8(self, weights: &[i8], x: &[u8], y: &mut [i32]) {
-        assert!(x.len() % 128 == 0 && y.len() % ROWS == 0 && weights.len() == x.len() * y.len());
+        assert!(
+            x.len().is_multiple_of(128) && y.len().is_multiple_of(ROWS) && weights.len() == x.len() * y.len()
+        );
         // SAFETY: `self` is the proof of the instructions.
         unsafe { int8_with::<8>(bytemuck::cast_slice(weights), x, y) }
     }
 
     /// The same with weights of -8 to 7 in 4 bits: of 128 columns byte `i` has `i` low and `i + 64` high.
     pub fn int4(self, weights: &[u8], x: &[u8], y: &mut [i32]) {
-        assert!(x.len() % 128 == 0 && y.len() % ROWS == 0 && weights.len() * 2 == x.len() * y.len());
+        assert!(
+            x.len().is_multiple_of(128)
+                && y.len().is_multiple_of(ROWS)
+                && weights.len() * 2 == x.len() * y.len()
+        );
         // SAFETY: `self` is the proof of the instructions.
         unsafe { int8_with::<4>(weights, x, y) }
     }
 
     /// The same with weights of -1 to 2 in 2 bits: of 256 columns byte `i` has `i`, `i + 64`, `i + 128`, `i + 192`.
     pub fn int2(self, weights: &[u8], x: &[u8], y: &mut [i32]) {
-        assert!(x.len() % 256 == 0 && y.len() % ROWS == 0 && weights.len() * 4 == x.len() * y.len());
+        assert!(
+            x.len().is_multiple_of(256)
+                && y.len().is_multiple_of(ROWS)
+                && weights.len() * 4 == x.len() * y.len()
+        );
         // SAFETY: `self` is the proof of the instructions.
         unsafe { int8_with::<2>(weights, x, y) }
     }

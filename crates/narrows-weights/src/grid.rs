@@ -22,7 +22,7 @@ impl Grid {
     /// # Errors
     /// [`Error::InvalidOption`] for other numbers of bins, no steps, or a step that is not positive and normal.
     pub fn new(steps: Vec<f32>, bins: u16) -> Result<Self> {
-        if bins % 2 == 0 || !(3..=2 * u16::from(MAX_HALF) + 1).contains(&bins) {
+        if bins.is_multiple_of(2) || !(3..=2 * u16::from(MAX_HALF) + 1).contains(&bins) {
             let value = f64::from(bins);
             return Err(Error::InvalidOption {
                 what: "number of bins",

@@ -149,7 +149,7 @@ impl Matrix {
                 self.by_rows(kernel, &chunks, |row, values| y[row] = kernel.dot(values, &padded))?;
             }
             self.each_outlier(&chunks, |row, column, value| {
-                y[row] = f32::from(value).mul_add(x[column], y[row])
+                y[row] = f32::from(value).mul_add(x[column], y[row]);
             })?;
             let first = self.header.rows_of(chunks.start).start;
             y.iter_mut().enumerate().for_each(|(row, y)| *y *= self.header.grid.step(first + row));

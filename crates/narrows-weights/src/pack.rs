@@ -6,10 +6,11 @@ use narrows::{EncodeOptions, Encoder, Shape};
 use safetensors::tensor::Dtype as Stored;
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, STEPS_KEY};
+use crate::checkpoint::Checkpoint;
 use crate::encode::{PackOptions, pack};
 use crate::error::{Error, Result};
 use crate::file::{PackedFile, Plain, Tensor, Writer};
+use crate::grid::Quantized;
 use crate::matrix::Matrix;
 use crate::steps::{Calibration, Settings, grids, quantize};
 
@@ -62,54 +63,64 @@ pub fn pack_checkpoint(
         Mode::Quantize(settings, calibration) => grids(checkpoint, settings, calibration.as_ref())?,
         Mode::Lossless => std::collections::BTreeMap::new(),
     };
+    let trained = checkpoint.steps()?;
     let mut writer = Writer::new(path);
     let mut encoder = Encoder::new(EncodeOptions::lossless())?;
     for (name, tensor) in checkpoint.tensors() {
-        let in_tensor = |error: Error| error.in_tensor(name);
         let packed = match (mode, grids.get(name)) {
             (Mode::Quantize(settings, calibration), Some(grid)) => {
                 // Weights that are on their grid are rounded to the nearest bin, which is where they are.
-                let trained =
-                    checkpoint.texts().contains_key(STEPS_KEY) && checkpoint.steps()?.contains_key(name);
-                let lambda = if trained { 0.0 } else { settings.lambda };
-                let quantized =
-                    quantize(name, tensor, grid, lambda, calibration.as_ref()).map_err(in_tensor)?;
-                let dtype = tensor.float().expect("matrices are of floats");
-                let bytes =
-                    pack(&quantized, dtype, &Shape::new(&tensor.shape)?, options).map_err(in_tensor)?;
-                writer.packed(name, &bytes)?;
-                let counts = quantized.counts();
-                let zeros = counts[counts.len() / 2] as f64 / quantized.values.len() as f64;
-                let error = relative_error(tensor, &quantized);
-                Packed {
-                    entropy: Some(quantized.entropy()),
-                    zeros: Some(zeros),
-                    relative_error: Some(error),
-                    ..report(name, "packed", tensor, bytes.len())
-                }
+                let lambda = if trained.contains_key(name) { 0.0 } else { settings.lambda };
+                let quantized = quantize(name, tensor, grid, lambda, calibration.as_ref());
+                quantized.and_then(|quantized| write_packed(&mut writer, (name, tensor), &quantized, options))
             }
-            (Mode::Lossless, _) if tensor.elements() > 0 && can_be_lossless(tensor) => {
-                let view = tensor.tensor().map_err(in_tensor)?.expect("a tensor of floats");
-                let frame = encoder.encode(&view.view()).map_err(|error| in_tensor(error.into()))?;
-                writer.lossless(name, &frame)?;
-                report(name, "lossless", tensor, frame.len())
-            }
-            _ => {
-                writer.plain(name, tensor.dtype, &tensor.shape, &tensor.data)?;
-                report(name, "plain", tensor, tensor.data.len())
-            }
+            (Mode::Lossless, _) => write_lossless(&mut writer, (name, tensor), &mut encoder),
+            _ => write_plain(&mut writer, (name, tensor)),
         };
-        each(&packed);
+        each(&packed.map_err(|error| error.in_tensor(name))?);
     }
     let mut texts = checkpoint.texts().clone();
     // The steps are in the packed tensors now.
-    texts.remove(STEPS_KEY);
     texts.retain(|key, _| !key.starts_with("narrows"));
     writer.finish(&texts)
 }
 
-fn can_be_lossless(tensor: &Plain) -> bool {
-    tensor.float().is_some() && (1..=narrows::MAX_RANK).contains(&tensor.shape.len())
+fn write_packed(
+    writer: &mut Writer,
+    (name, tensor): (&str, &Plain),
+    quantized: &Quantized,
+    options: &PackOptions,
+) -> Result<Packed> {
+    let Some(dtype) = tensor.float() else { return write_plain(writer, (name, tensor)) };
+    let bytes = pack(quantized, dtype, &Shape::new(&tensor.shape)?, options)?;
+    writer.packed(name, &bytes)?;
+    let counts = quantized.counts();
+    Ok(Packed {
+        entropy: Some(quantized.entropy()),
+        zeros: Some(counts[counts.len() / 2] as f64 / quantized.values.len() as f64),
+        relative_error: Some(relative_error(tensor, quantized)),
+        ..report(name, "packed", tensor, bytes.len())
+    })
+}
+
+/// Tensors that the codec does not take are written as they are.
+fn write_lossless(
+    writer: &mut Writer,
+    (name, tensor): (&str, &Plain),
+    encoder: &mut Encoder,
+) -> Result<Packed> {
+    let fits = tensor.elements() > 0 && (1..=narrows::MAX_RANK).contains(&tensor.shape.len());
+    let Some(floats) = tensor.tensor().transpose().filter(|_| fits) else {
+        return write_plain(writer, (name, tensor));
+    };
+    let frame = encoder.encode(&floats?.view())?;
+    writer.lossless(name, &frame)?;
+    Ok(report(name, "lossless", tensor, frame.len()))
+}
+
+fn write_plain(writer: &mut Writer, (name, tensor): (&str, &Plain)) -> Result<Packed> {
+    writer.plain(name, tensor.dtype, &tensor.shape, &tensor.data)?;
+    Ok(report(name, "plain", tensor, tensor.data.len()))
 }
 
 fn report(name: &str, kind: &'static str, tensor: &Plain, bytes: usize) -> Packed {
@@ -126,7 +137,7 @@ fn report(name: &str, kind: &'static str, tensor: &Plain, bytes: usize) -> Packe
     }
 }
 
-fn relative_error(tensor: &Plain, quantized: &crate::Quantized) -> f64 {
+fn relative_error(tensor: &Plain, quantized: &Quantized) -> f64 {
     let columns = quantized.columns;
     let (mut weights, mut back) = (Vec::new(), vec![0.0; columns]);
     let (mut error, mut all) = (0.0, 0.0);

@@ -279,11 +279,14 @@ fn factor(subjects: &[Subject<'_>], settings: &Settings, calibration: Option<&Ca
     fine = fine.max(1e-30).log2() - 12.0;
     coarse = coarse.log2() + 2.0;
     for _ in 0..HALVINGS {
-        let middle = (fine + coarse) / 2.0;
+        let middle = f64::midpoint(fine, coarse);
         *(if bits(middle) > settings.bits { &mut fine } else { &mut coarse }) = middle;
     }
     coarse.exp2()
 }
+
+/// Rounds a row: its index, its weights, and where their bins go.
+type Rounding<'a> = dyn Fn(usize, &[f32], &mut [i8]) + 'a;
 
 /// Round rows to their bins, over `values`; with `lambda`, by the code lengths that rounding to the nearest leads to, twice.
 fn round<'a, R: Iterator<Item = (usize, &'a [f32])>>(
@@ -293,7 +296,7 @@ fn round<'a, R: Iterator<Item = (usize, &'a [f32])>>(
     lambda: f32,
     values: &mut [i8],
 ) {
-    let each = |values: &mut [i8], round: &dyn Fn(usize, &[f32], &mut [i8])| {
+    let each = |values: &mut [i8], round: &Rounding<'_>| {
         let mut rest = values;
         for (row, weights) in rows() {
             let (own, others) = rest.split_at_mut(weights.len());

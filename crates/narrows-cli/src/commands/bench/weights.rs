@@ -90,7 +90,7 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let w4 = vec![0x97_u8; count / 2];
     let w2 = vec![0x61_u8; count / 4];
     // 0.85 bit in three bins; then 2 and 3 bits.
-    let packed = [(1, 0.0505), (3, 0.29), (7, 0.6)].map(|(half, theta)| of_theta(rows, columns, half, theta));
+    let packed = [(1, 0.0321), (3, 0.29), (7, 0.6)].map(|(half, theta)| of_theta(rows, columns, half, theta));
     let packed = packed.into_iter().collect::<Result<Vec<_>>>()?;
     let mut subjects = vec![
         subject("f32, dense", 32.0, {
