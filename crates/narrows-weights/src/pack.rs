@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
 use crate::encode::{PackOptions, pack};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::file::{PackedFile, Plain, Tensor, Writer};
 use crate::grid::Quantized;
 use crate::matrix::Matrix;
