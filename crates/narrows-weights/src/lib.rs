@@ -37,6 +37,7 @@ mod layout;
 mod matrix;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+pub mod net;
 mod outliers;
 mod pack;
 mod reference;

@@ -35,6 +35,6 @@ pub fn laplace(rows: usize, columns: usize, bins: u16, scale: f64, seed: u64) ->
     let (mut random, half) = (Random(seed), f64::from(bins / 2));
     let values =
         (0..rows * columns).map(|_| random.laplace(scale).round().clamp(-half, half) as i8).collect();
-    let steps = (0..if seed % 2 == 0 { rows } else { 1 }).map(|row| 0.01 + row as f32 * 0.003);
+    let steps = (0..if seed.is_multiple_of(2) { rows } else { 1 }).map(|row| 0.01 + row as f32 * 0.003);
     Quantized { values, grid: Grid::new(steps.collect(), bins).unwrap(), rows, columns }
 }
