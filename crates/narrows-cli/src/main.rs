@@ -4,6 +4,7 @@
 
 mod commands;
 mod destination;
+mod engine_args;
 mod evaluate;
 mod failure;
 mod input;
@@ -16,7 +17,10 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
-use commands::{bench, calibrate, completions, cuts, decode, demo, encode, inspect, plan, run, serve, split};
+use commands::{
+    bench, calibrate, completions, cuts, decode, demo, embed, encode, generate, inspect, plan, run, serve,
+    split,
+};
 use failure::Failure;
 use output::Output;
 
@@ -51,6 +55,10 @@ enum Command {
     Cuts(cuts::Args),
     /// Cut an ONNX model into head and tail
     Split(split::Args),
+    /// Send sentences through a split encoder, and compare their embeddings
+    Embed(embed::Args),
+    /// Generate text with a split decoder, caches on their own sides
+    Generate(generate::Args),
     /// Serve the tail of a split model
     Serve(serve::Args),
     /// Run the head of a split model and send its features to a server
@@ -77,6 +85,8 @@ fn main() -> ExitCode {
         Command::Calibrate(args) => calibrate::run(args, &output),
         Command::Cuts(args) => cuts::run(args, &output),
         Command::Split(args) => split::run(args, &output),
+        Command::Embed(args) => embed::run(args, &output),
+        Command::Generate(args) => generate::run(args, &output),
         Command::Serve(args) => serve::run(args, &output),
         Command::Run(args) => run::run(args, &output),
         Command::Demo(args) => demo::run(args, &output),

@@ -291,7 +291,7 @@ impl<'s, 'g, 'a> Tail<'s, 'g, 'a> {
                 Some(Source::Initialiser(_)) => reads.push(read),
                 Some(Source::Input(_)) if read == name && self.seams.is_state_input(read) => reads.push(read),
                 Some(Source::Input(position)) if is_side_input(&graph.proto.input[*position]) => {
-                    reads.push(read)
+                    reads.push(read);
                 }
                 Some(&Source::Node(position)) => {
                     let node = &graph.proto.node[position];

@@ -102,7 +102,7 @@ struct Halves<'s, 'a> {
     seam: &'s Seam<'a>,
 }
 
-impl<'s, 'a> Halves<'s, 'a> {
+impl<'a> Halves<'_, 'a> {
     fn head(&self) -> Result<GraphProto> {
         let seam = self.seam;
         let mut output = vec![self.declared(seam.payload)?];
@@ -137,7 +137,7 @@ impl<'s, 'a> Halves<'s, 'a> {
             let output = &self.graph.proto.node[*position].output;
             let node = half.node.iter_mut().find(|node| node.output == *output);
             if let Some(read) = node.and_then(|node| node.input.first_mut()) {
-                *read = (*tensor).to_owned();
+                (*tensor).clone_into(read);
             }
         }
         Ok(half)
