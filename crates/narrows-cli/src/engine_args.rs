@@ -14,7 +14,7 @@ pub struct EngineArgs {
     /// What runs the model: tract, onnxruntime (rewrites that keep every bit) or onnxruntime-all (every rewrite)
     #[arg(long, value_name = "ENGINE", default_value = "tract", value_parser = engine)]
     pub engine: Runtime,
-    /// The size of a dimension that the model leaves open, such as sequence_length=64 [default: 1 for a batch, else 16]
+    /// The size of a dimension that the model leaves open, such as batch=4 [default: 1 for a batch, else 16]
     #[arg(long, value_name = "NAME=SIZE", value_parser = dimension)]
     dim: Vec<(String, usize)>,
 }

@@ -29,7 +29,7 @@ fn inner<'a>(splitter: &'a Splitter<'_>) -> impl Iterator<Item = &'a Cut> {
     splitter.cuts().iter().filter(|cut| cut.place == Place::Inner)
 }
 
-fn side<'a>(cut: &'a Cut, origin: Origin) -> Vec<&'a str> {
+fn side(cut: &Cut, origin: Origin) -> Vec<&str> {
     cut.side.iter().filter(|side| side.origin == origin).map(|side| side.name.as_str()).collect()
 }
 
@@ -207,9 +207,14 @@ fn a_manifest_tells_payload_side_and_state_apart() {
     let manifest = splitter.split(&cut.name).unwrap().manifest().unwrap();
     let classes =
         |half: &narrows_split::Half| half.inputs.iter().map(|tensor| tensor.class).collect::<Vec<_>>();
-    use Class::{Input, Payload, Side, State};
-    assert_eq!(classes(&manifest.head), [Input, Input, Input, State, State]);
-    assert_eq!(classes(&manifest.tail), [Payload, Side, Side, State, State]);
+    assert_eq!(
+        classes(&manifest.head),
+        [Class::Input, Class::Input, Class::Input, Class::State, Class::State]
+    );
+    assert_eq!(
+        classes(&manifest.tail),
+        [Class::Payload, Class::Side, Class::Side, Class::State, Class::State]
+    );
     let returned = manifest.tail.outputs.iter().filter_map(|tensor| tensor.returns_as.as_deref());
     assert_eq!(returned.collect::<Vec<_>>(), ["past_key_values.1.key", "past_key_values.1.value"]);
     assert_eq!(Manifest::from_json(manifest.to_json().as_bytes()).unwrap(), manifest);

@@ -355,10 +355,11 @@ fn print(args: &Args, output: &Output, rows: &[Row<'_>]) -> Result<()> {
             cells.extend([size(row.weight_bytes_before), size(row.weight_bytes_after)]);
         }
         if args.check {
-            cells.push(row.check.as_ref().map_or_else(String::new, |check| match check.identical {
-                true => "none".into(),
-                false => format!("{:.1e}", check.largest_difference),
-            }));
+            let difference = |check: &Check| match check.largest_difference {
+                _ if check.identical => "none".to_owned(),
+                largest => format!("{largest:.1e}"),
+            };
+            cells.push(row.check.as_ref().map(difference).unwrap_or_default());
         }
         table.add_row(cells);
     }

@@ -9,7 +9,7 @@ use npyz::WriterBuilder as _;
 use serde::Serialize;
 
 use crate::engine_args::EngineArgs;
-use crate::evaluate::{SplitText, cosine, token_inputs};
+use crate::evaluate::{Coding, SplitText, cosine, profile_within, token_inputs};
 use crate::failure::{Failure, Result};
 use crate::output::{Align, Output, grouped, table};
 
@@ -17,6 +17,7 @@ const EXAMPLES: &str = "\
 Examples:
   narrows embed minilm.onnx --tokens sentences.ids                           # at every cut, 2.5 and 4 bits an element
   narrows embed minilm.onnx --tokens sentences.ids --at TENSOR --rate 3 --rate 2
+  narrows embed minilm.onnx --tokens sentences.ids --calibrate others.ids     # with a profile that both ends have
   narrows embed minilm.onnx --tokens sentences.ids --at TENSOR --rate 4 -o embeddings.npy
 
 The tokens are a text file: a sentence on each line, its token numbers with spaces between them. The embedding is
@@ -33,9 +34,13 @@ pub struct Args {
     /// The tensor to cut at; again for more [default: every cut that `narrows cuts` lists]
     #[arg(long, value_name = "TENSOR")]
     at: Vec<String>,
-    /// The most bits that an element may take, the whole frame counted; again for more [default: 2.5 and 4]
+    /// The most bits that an element may take, the whole frame counted; again for more [default: 2.5 and 4].
+    /// With a profile, the mean over the sentences it was calibrated on
     #[arg(long, value_name = "BITS", value_parser = rate)]
     rate: Vec<f32>,
+    /// Other sentences to calibrate a profile on, for each cut and rate: frames then carry no tables
+    #[arg(long, value_name = "FILE")]
+    calibrate: Option<PathBuf>,
     /// A file for the embeddings of the last cut and rate, .npy
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -90,6 +95,12 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let ports = whole.engine().inputs().to_vec();
     let inputs =
         sentences.iter().map(|tokens| token_inputs(&ports, tokens, 0)).collect::<Result<Vec<_>>>()?;
+    let calibration = match &args.calibrate {
+        Some(path) => read_tokens(path)?,
+        None => Vec::new(),
+    };
+    let calibration =
+        calibration.iter().map(|tokens| token_inputs(&ports, tokens, 0)).collect::<Result<Vec<_>>>()?;
     let progress = output.progress((inputs.len() * (1 + cuts.len() * rates.len())) as u64, "sentences");
     let mut expected = Vec::new();
     for inputs in &inputs {
@@ -101,9 +112,15 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let (mut rows, mut last) = (Vec::new(), Vec::new());
     for cut in &cuts {
         let split = splitter.split(cut).map_err(failed)?;
-        let mut halves = SplitText::new(&split, args.engine.engine, None)?;
+        let mut halves = SplitText::new(&split, args.engine.engine, Coding::Plain)?;
+        let samples = calibration.iter().map(|inputs| halves.payload(inputs)).collect::<Result<Vec<_>>>()?;
         for &rate in &rates {
-            halves.set_rate(Some(rate));
+            halves.set_coding(if samples.is_empty() {
+                Coding::Within(rate)
+            } else {
+                let failed = |error| Failure::codec(format!("cannot calibrate a profile at {cut}"), &error);
+                Coding::Profile(profile_within(&samples, rate).map_err(failed)?)
+            });
             last.clear();
             let mut row = Row::new(cut, rate, inputs.len());
             let mut elements = 0;
@@ -134,7 +151,8 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     }
     if output.is_json() {
         return output.print_json(&serde_json::json!({
-            "model": name.to_string(), "sha256": model.sha256(), "engine": args.engine.engine.name(), "results": rows,
+            "model": name.to_string(), "sha256": model.sha256(), "engine": args.engine.engine.name(),
+            "calibrated_on": calibration.len(), "results": rows,
         }));
     }
     print(output, &rows)

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::commands::embed::rate;
 use crate::engine_args::EngineArgs;
-use crate::evaluate::{SplitText, timed, token_inputs};
+use crate::evaluate::{Coding, SplitText, timed, token_inputs};
 use crate::failure::{Failure, Result};
 use crate::output::{Align, Output, grouped, table};
 
@@ -72,7 +72,8 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let states = narrows_split::states(&model).map_err(failed)?;
     let ports: Vec<_> =
         ports.into_iter().filter(|port| states.iter().all(|state| state.input != port.name)).collect();
-    let mut halves = SplitText::new(&split, args.engine.engine, args.rate)?;
+    let mut halves =
+        SplitText::new(&split, args.engine.engine, args.rate.map_or(Coding::Plain, Coding::Within))?;
     let whole = if args.check { Some(Session::new(&model, args.engine.engine)) } else { None };
     let mut whole =
         whole.transpose().map_err(|error| Failure::model("cannot run the whole model", &error))?;

@@ -16,7 +16,8 @@ pub use choice::smallest_agreeing;
 pub use dataset::Dataset;
 pub use link::{parse_rate, rate_in_words, reference_rate};
 pub use network::{Half, demo_model, engine, without_batch};
-pub use text::{SplitText, cosine, token_inputs};
+pub use rate::profile_within;
+pub use text::{Coding, SplitText, cosine, token_inputs};
 pub use timing::{Samples, timed};
 
 /// Cuts of the [demo network](demo_model) between its three groups of layers.

@@ -1,6 +1,11 @@
 //! Frames of a given rate: the finest quantiser whose frame still fits.
 
-use narrows::{Affine, EncodeOptions, Encoder, MAX_LEVELS, Quantizer, Result, TensorView};
+use std::sync::Arc;
+
+use narrows::{
+    Affine, Calibration, Clip, EncodeOptions, Encoder, MAX_LEVELS, Profile, Quantizer, Result, Tensor,
+    TensorView,
+};
 
 /// Encode a tensor over its full range, with as many levels, 2 to 256, as `bits_per_element` allow. Two levels may take
 /// more: then the frame is as small as it gets.
@@ -16,15 +21,7 @@ pub fn encode_within(tensor: &TensorView<'_>, values: &[f32], bits_per_element: 
         let quantizer = Quantizer::Fixed(Affine::from_range(min, max, levels));
         Encoder::new(EncodeOptions { quantizer, ..EncodeOptions::default() })
     };
-    let (mut fits, mut too_many) = (2, MAX_LEVELS + 1);
-    while fits + 1 < too_many {
-        let levels = fits.midpoint(too_many);
-        if encoder(levels)?.estimate(tensor)?.bytes <= budget {
-            fits = levels;
-        } else {
-            too_many = levels;
-        }
-    }
+    let mut fits = most_levels(|levels| Ok(encoder(levels)?.estimate(tensor)?.bytes <= budget))?;
     // Estimates are within 1 %, so a few steps down are enough.
     let mut frame = encoder(fits)?.encode(tensor)?;
     while frame.len() as f64 > budget && fits > 2 {
@@ -32,6 +29,39 @@ pub fn encode_within(tensor: &TensorView<'_>, values: &[f32], bits_per_element: 
         frame = encoder(fits)?.encode(tensor)?;
     }
     Ok(frame)
+}
+
+/// The profile for tensors like `samples` with as many levels over their whole range as `bits_per_element` allow, all
+/// samples together. A text that the samples are not of may take a little more: it is left 1 % of room.
+pub fn profile_within(samples: &[Tensor], bits_per_element: f32) -> Result<Arc<Profile>> {
+    let views: Vec<_> = samples.iter().map(Tensor::view).collect();
+    let elements: usize = samples.iter().map(|sample| sample.shape().elements()).sum();
+    let budget = 0.99 * f64::from(bits_per_element) * elements as f64 / 8.0;
+    let profile = |levels| Profile::calibrate(&views, &Calibration { levels, clip: Clip::Full, axis: None });
+    let fits = |levels| {
+        let mut encoder = Encoder::new(EncodeOptions {
+            profile: Some(Arc::new(profile(levels)?)),
+            ..EncodeOptions::default()
+        })?;
+        let bytes =
+            views.iter().map(|sample| Ok(encoder.encode(sample)?.len() as f64)).sum::<Result<f64>>()?;
+        Ok(bytes <= budget)
+    };
+    Ok(Arc::new(profile(most_levels(fits)?)?))
+}
+
+/// The largest number of levels that fits, 2 if none does: more levels take more bytes.
+fn most_levels(fits: impl Fn(u16) -> Result<bool>) -> Result<u16> {
+    let (mut most, mut too_many) = (2, MAX_LEVELS + 1);
+    while most + 1 < too_many {
+        let levels = most.midpoint(too_many);
+        if fits(levels)? {
+            most = levels;
+        } else {
+            too_many = levels;
+        }
+    }
+    Ok(most)
 }
 
 #[cfg(test)]
@@ -61,6 +91,22 @@ mod tests {
         let values = features();
         let tensor = TensorView::new(&values, &[20, 400]).unwrap();
         assert!(encode_within(&tensor, &values, 0.01).unwrap().len() < 8000 / 8 + 100);
+    }
+
+    #[test]
+    fn a_profile_keeps_to_its_rate_and_uses_it() {
+        let values = features();
+        let samples: Vec<_> =
+            values.chunks(800).map(|values| Tensor::new(values.to_vec(), &[2, 400]).unwrap()).collect();
+        for rate in [1.5, 2.5, 4.0] {
+            let profile = profile_within(&samples, rate).unwrap();
+            let options = EncodeOptions { profile: Some(profile), ..EncodeOptions::default() };
+            let mut encoder = Encoder::new(options).unwrap();
+            let bytes: usize =
+                samples.iter().map(|sample| encoder.encode(&sample.view()).unwrap().len()).sum();
+            let bits = bytes as f32 * 8.0 / values.len() as f32;
+            assert!(bits <= rate && bits > 0.8 * rate, "{bits} for {rate}");
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Text models: what they take beside token numbers, and a split one in this process.
 
-use narrows::TensorView;
+use std::sync::Arc;
+
+use narrows::{Decoder, EncodeOptions, Encoder, Profile, Profiles, Tensor, TensorView};
 use narrows_split::{Class, Manifest, Port, Runtime, Session, Split, Value};
 
 use super::rate::encode_within;
@@ -53,12 +55,22 @@ pub struct SplitText {
     /// Inputs of the head that are no state, and side tensors of the tail.
     inputs: Vec<Port>,
     side: Vec<String>,
-    /// Bits for each element of the payload; `None` sends it as it is.
-    rate: Option<f32>,
+    coding: Coding,
+}
+
+/// How a payload crosses.
+#[derive(Clone, Debug)]
+pub enum Coding {
+    /// As it is, 32 bits for each element.
+    Plain,
+    /// In a frame of at most so many bits for each element.
+    Within(f32),
+    /// In a frame that names a profile.
+    Profile(Arc<Profile>),
 }
 
 impl SplitText {
-    pub fn new(split: &Split, runtime: Runtime, rate: Option<f32>) -> Result<Self> {
+    pub fn new(split: &Split, runtime: Runtime, coding: Coding) -> Result<Self> {
         let failed = |error| Failure::model("cannot run the halves", &error);
         let manifest: Manifest = split.manifest().map_err(failed)?;
         let head = Session::new(&split.head, runtime).map_err(failed)?;
@@ -78,7 +90,7 @@ impl SplitText {
             side: side.map(|tensor| tensor.name.clone()).collect(),
             head,
             tail,
-            rate,
+            coding,
         })
     }
 
@@ -88,9 +100,27 @@ impl SplitText {
         self.tail.reset();
     }
 
-    /// The bits for each element of the payload from now on.
-    pub fn set_rate(&mut self, rate: Option<f32>) {
-        self.rate = rate;
+    /// How payloads cross from now on.
+    pub fn set_coding(&mut self, coding: Coding) {
+        self.coding = coding;
+    }
+
+    /// The payload that the head makes of some inputs, as the codec takes it.
+    pub fn payload(&mut self, all: &[(String, Value)]) -> Result<Tensor> {
+        let given: Vec<_> = self.given(all).collect();
+        let outputs = self.head.step(&given).map_err(|error| Failure::model("the head failed", &error))?;
+        let payload = outputs.iter().find(|(name, _)| *name == self.cut);
+        let Some((value, elements)) = payload.and_then(|(_, value)| Some((value, value.f32()?))) else {
+            return Err(Failure::data("the payload is not float32"));
+        };
+        Tensor::new(elements.to_vec(), without_batch(value.shape()))
+            .map_err(|error| Failure::codec("the payload cannot be sent", &error))
+    }
+
+    /// What the head takes of all inputs of the model.
+    fn given<'a>(&self, all: &'a [(String, Value)]) -> impl Iterator<Item = (&'a str, &'a Value)> {
+        let given = all.iter().filter(|(name, _)| self.inputs.iter().any(|port| port.name == *name));
+        given.map(|(name, value)| (name.as_str(), value))
     }
 
     /// Bytes of caches: of the head, and of the tail.
@@ -101,8 +131,7 @@ impl SplitText {
     /// Run new tokens through both halves. Gives the model's outputs by name, and what crossed.
     pub fn step(&mut self, all: &[(String, Value)]) -> Result<(Vec<(String, Value)>, Crossed)> {
         let failed = |error| Failure::model("a half failed", &error);
-        let given = all.iter().filter(|(name, _)| self.inputs.iter().any(|port| port.name == *name));
-        let given: Vec<_> = given.map(|(name, value)| (name.as_str(), value)).collect();
+        let given: Vec<_> = self.given(all).collect();
         let from_head = self.head.step(&given).map_err(failed)?;
         let mut crossed = Crossed::default();
         let mut arrived = Vec::new();
@@ -133,11 +162,21 @@ impl SplitText {
     /// The payload on the other side, and the bytes of its frame.
     fn cross(&self, payload: &Value) -> Result<(Value, usize)> {
         let values = payload.f32().ok_or_else(|| Failure::data("the payload is not float32"))?;
-        let Some(rate) = self.rate else { return Ok((payload.clone(), values.len() * 4)) };
         let failed = |error| Failure::codec("the payload cannot be sent", &error);
         let tensor = TensorView::new(values, without_batch(payload.shape())).map_err(failed)?;
-        let frame = encode_within(&tensor, values, rate).map_err(failed)?;
-        let decoded = narrows::decode(&frame).map_err(failed)?.to_f32();
+        let mut profiles = Profiles::default();
+        let frame = match &self.coding {
+            Coding::Plain => return Ok((payload.clone(), values.len() * 4)),
+            Coding::Within(rate) => encode_within(&tensor, values, *rate),
+            Coding::Profile(profile) => {
+                profiles.insert(Arc::clone(profile));
+                let options =
+                    EncodeOptions { profile: Some(Arc::clone(profile)), ..EncodeOptions::default() };
+                Encoder::new(options).and_then(|mut encoder| encoder.encode(&tensor))
+            }
+        };
+        let frame = frame.map_err(failed)?;
+        let decoded = Decoder::new().with_profiles(profiles).decode(&frame).map_err(failed)?.to_f32();
         let value = Value::new(payload.shape(), decoded)
             .map_err(|error| Failure::model("the payload was lost", &error))?;
         Ok((value, frame.len()))

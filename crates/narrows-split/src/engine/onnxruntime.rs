@@ -20,6 +20,10 @@ use crate::{Error, Model, Result};
 const VARIABLE: &str = "ORT_DYLIB_PATH";
 const ENGINE: &str = "ONNX Runtime";
 
+/// The one rewrite at Basic that looks across a cut: it merges a matrix product and a bias into `Gemm` where it knows the
+/// shapes, and of a tensor that has become an input it knows more (docs/decisions/0005).
+const CROSSING: &str = "MatMulAddFusion";
+
 /// A model in ONNX Runtime.
 pub(super) struct OnnxRuntime {
     /// A run takes every core there is, so that runs one after the other are no slower than side by side.
@@ -45,6 +49,11 @@ impl OnnxRuntime {
         let session = caught("preparing the model", || {
             let builder = Session::builder(environment).map_err(failed)?;
             let builder = builder.with_optimization_level(level).map_err(|error| failed(error.into()))?;
+            let builder = match optimisation {
+                Optimisation::Basic => builder.with_disabled_optimizers(CROSSING),
+                Optimisation::All => Ok(builder),
+            };
+            let builder = builder.map_err(|error| failed(error.into()))?;
             // Threads that spin between runs would take the cores from the coder.
             let mut builder = builder.with_intra_op_spinning(false).map_err(|error| failed(error.into()))?;
             builder.commit_from_memory(&model.to_bytes()).map_err(failed)
