@@ -114,7 +114,8 @@ def short(name):
     """A tensor's name without what repeats: /layer1/layer1.0/relu/Relu_output_0 is layer1.0/relu."""
     parts = [part for part in re.sub(r"_output_0$", "", name).split("/") if part]
     kept = [part for at, part in enumerate(parts) if at + 1 == len(parts) or not parts[at + 1].startswith(part + ".")]
-    return "/".join(kept[-3:])
+    # Deep down the last part only repeats the operator.
+    return "/".join(kept[:-1][-4:] if len(kept) > 5 else kept[-3:])
 
 
 def tables(results):
