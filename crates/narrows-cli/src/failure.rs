@@ -130,7 +130,9 @@ impl Failure {
     pub fn link(sentence: impl Into<String>, error: &narrows_link::Error) -> Self {
         use narrows_link::{Code as Refusal, Error as E};
         let code = match error {
-            E::InvalidSetting { .. } => Code::Usage,
+            E::InvalidSetting { .. } | E::Setting { .. } => Code::Usage,
+            E::Tls { .. } => Code::Configuration,
+            E::Refused(refusal) if refusal.code() == Refusal::Unauthorized => Code::Configuration,
             E::Refused(refusal) if refusal.code() == Refusal::UnknownRoute => Code::Usage,
             E::Refused(refusal) if refusal.code() == Refusal::BadPayload => Code::Data,
             _ => Code::TryAgain,
@@ -139,6 +141,9 @@ impl Failure {
         match error {
             E::Io { source, .. } if source.kind() == ErrorKind::ConnectionRefused => {
                 failure.hint("is `narrows serve` running there?")
+            }
+            E::Refused(refusal) if refusal.code() == Refusal::Unauthorized => {
+                failure.hint("name the file of the server's token with --token-file")
             }
             E::Refused(refusal) if refusal.code() == Refusal::BadPayload => {
                 failure.hint("the server may lack the profile: start it with --profile")

@@ -18,8 +18,8 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use commands::{
-    bench, calibrate, completions, cuts, decode, demo, embed, encode, generate, inspect, plan, run, serve,
-    split,
+    bench, calibrate, choose, completions, cuts, decode, demo, embed, encode, eval, generate, inspect, link,
+    plan, run, serve, split,
 };
 use failure::Failure;
 use output::Output;
@@ -53,6 +53,8 @@ enum Command {
     Calibrate(calibrate::Args),
     /// List the tensors at which an ONNX model can be cut
     Cuts(cuts::Args),
+    /// Find the best cut for a link and two machines
+    Choose(choose::Args),
     /// Cut an ONNX model into head and tail
     Split(split::Args),
     /// Send sentences through a split encoder, and compare their embeddings
@@ -63,10 +65,14 @@ enum Command {
     Serve(serve::Args),
     /// Run the head of a split model and send its features to a server
     Run(run::Args),
+    /// Put a slow or broken link between a client and a server
+    Link(link::Args),
     /// Watch a split network classify images over a slow link
     Demo(demo::Args),
     /// Measure sizes, times and accuracy on the demo network
     Bench(bench::Args),
+    /// Evaluate a model on a data set at cuts, bit widths and methods, and write a report
+    Eval(eval::Args),
     /// Print a shell's completion script
     Completions(completions::Args),
 }
@@ -84,13 +90,16 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::run(args, &output),
         Command::Calibrate(args) => calibrate::run(args, &output),
         Command::Cuts(args) => cuts::run(args, &output),
+        Command::Choose(args) => choose::run(args, &output),
         Command::Split(args) => split::run(args, &output),
         Command::Embed(args) => embed::run(args, &output),
         Command::Generate(args) => generate::run(args, &output),
         Command::Serve(args) => serve::run(args, &output),
         Command::Run(args) => run::run(args, &output),
+        Command::Link(args) => link::run(args, &output),
         Command::Demo(args) => demo::run(args, &output),
         Command::Bench(args) => bench::run(args, &output),
+        Command::Eval(args) => eval::run(args, &output),
         Command::Completions(args) => completions::run(args, &output),
     };
     match result {

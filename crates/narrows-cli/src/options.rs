@@ -101,6 +101,8 @@ pub enum TargetName {
     Size,
     /// More that can be decoded side by side: at most about 2.5 %
     Latency,
+    /// All that can be decoded side by side, whatever it costs in bytes
+    Speed,
 }
 
 impl From<TargetName> for Target {
@@ -108,6 +110,7 @@ impl From<TargetName> for Target {
         match name {
             TargetName::Size => Self::Size,
             TargetName::Latency => Self::Latency,
+            TargetName::Speed => Self::Speed,
         }
     }
 }

@@ -57,6 +57,11 @@ impl Output {
         self.json
     }
 
+    /// Whether progress and remarks are unwanted.
+    pub const fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// The same output for a command that writes data to standard output: results go to standard error.
     #[must_use]
     pub fn beside_data(&self) -> Self {

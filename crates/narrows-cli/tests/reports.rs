@@ -208,11 +208,13 @@ fn the_help_of_every_command_shows_examples() {
         "inspect",
         "plan",
         "calibrate",
+        "choose",
         "cuts",
         "split",
         "serve",
         "run",
         "demo",
+        "eval",
         "completions",
     ];
     for name in commands {

@@ -1,5 +1,5 @@
 //! Round trip of one frame over loopback: this crate's session against a bare TCP echo of as many
-//! bytes, taking turns in one run. Prints a table.
+//! bytes, taking turns in one run; and requests per second of several clients. Prints tables.
 //!
 //! Pin the process to one core (`taskset -c 0`) to compare. Left free, each of the two echoes is
 //! either on one core or on two for a whole run, as the scheduler pleases, and waking an idle core
@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use narrows_link::{Client, Failure, Limits, Options, Request, Server, Tail, Timings};
+use narrows_link::{Call, Client, Failure, Limits, Options, Request, Server, Tail, Work};
 
 /// A small message, the reference's 56 KB at Q = 3, and its uncompressed 401 KB.
 const PAYLOAD_BYTES: [usize; 3] = [64, 56_000, 401_408];
@@ -24,9 +24,9 @@ impl Tail for Echo {
         vec!["echo".into()]
     }
 
-    fn answer(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> Result<Timings, Failure> {
+    fn answer(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> Result<Work, Failure> {
         reply.extend_from_slice(request.payload);
-        Ok(Timings::default())
+        Ok(Work::default())
     }
 }
 
@@ -74,19 +74,63 @@ fn measure(rounds: usize, payload_bytes: usize) {
     }
     let (bare, session) = (quantile(&mut bare_times, 0.5), quantile(&mut session_times, 0.5));
     println!(
-        "{payload_bytes:>9}  {bare:>9.1} {:>9.1}  {session:>9.1} {:>9.1}  {:>6.2}",
+        "{payload_bytes:>9}  {bare:>9.1} {:>9.1}  {session:>9.1} {:>9.1}  {:>9.1}",
         quantile(&mut bare_times, 0.9),
         quantile(&mut session_times, 0.9),
-        session / bare
+        session - bare
     );
+}
+
+/// Requests per second of 56 KB with one short answer each, by clients that keep some open.
+fn throughput(rounds: usize, clients: usize) {
+    const IN_FLIGHT: usize = 4;
+    struct Short;
+    impl Tail for Short {
+        fn routes(&self) -> Vec<String> {
+            vec!["short".into()]
+        }
+
+        fn answer(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> Result<Work, Failure> {
+            reply.extend_from_slice(&(request.payload.len() as u64).to_le_bytes());
+            Ok(Work::default())
+        }
+    }
+    let server = Server::bind("127.0.0.1:0", Limits::default()).and_then(|server| server.spawn(Short));
+    let server = server.expect("a server");
+    let payload = vec![5; 56_000];
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..clients {
+            scope.spawn(|| {
+                let mut client = Client::connect(server.local_addr(), Options::default()).expect("a session");
+                let mut pipeline = client.pipeline();
+                for _ in 0..IN_FLIGHT {
+                    pipeline.submit(Call::new("short", &payload));
+                }
+                for round in IN_FLIGHT..rounds + IN_FLIGHT {
+                    let (_, answer) = pipeline.next().expect("requests are open");
+                    assert_eq!(answer.expect("an answer").payload, 56_000u64.to_le_bytes());
+                    if round < rounds {
+                        pipeline.submit(Call::new("short", &payload));
+                    }
+                }
+            });
+        }
+    });
+    let per_second = (rounds * clients) as f64 / start.elapsed().as_secs_f64();
+    println!("{clients:>9}  {per_second:>12.0}");
 }
 
 fn main() {
     // Under `cargo test` this only has to run.
     let rounds = if std::env::args().any(|argument| argument == "--bench") { 3000 } else { 10 };
-    println!("round trip in us   bare TCP            narrows-link         ratio");
-    println!("    bytes     median       p90     median       p90  median");
+    println!("round trip in us   bare TCP            narrows-link         overhead");
+    println!("    bytes     median       p90     median       p90     median");
     for payload_bytes in PAYLOAD_BYTES {
         measure(rounds, payload_bytes);
+    }
+    println!("\n  clients  requests/s of 56 KB, client and server on this machine");
+    for clients in [1, 8, 64] {
+        throughput(rounds, clients);
     }
 }

@@ -1,11 +1,11 @@
 //! What can go wrong on the wire, in variants a caller can act on.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use crate::Failure;
 
 /// An error of this crate.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The bytes end before the thing they began.
@@ -39,6 +39,16 @@ pub enum Error {
     BadMagic {
         /// The four bytes found in its place.
         found: [u8; 4],
+    },
+    /// Bytes changed on the way.
+    #[error("checksum of {what} is {computed:#010x}, {stored:#010x} was sent: bytes changed on the way")]
+    Checksum {
+        /// What was checked.
+        what: &'static str,
+        /// The checksum that came with it.
+        stored: u32,
+        /// The checksum of what came.
+        computed: u32,
     },
     /// The peers have no protocol version in common.
     #[error("protocol version {version} is not supported, the highest supported is {supported}")]
@@ -79,10 +89,8 @@ pub enum Error {
         expected: &'static str,
     },
     /// An answer to something that was not asked.
-    #[error("answer to {received}, while {sent} is waiting")]
+    #[error("answer to {received}, which is not waiting for one")]
     WrongId {
-        /// The id (or ping nonce) sent.
-        sent: u64,
         /// The id (or ping nonce) received.
         received: u64,
     },
@@ -100,10 +108,20 @@ pub enum Error {
     /// The peer ended the connection, between messages.
     #[error("the connection is closed")]
     Closed,
-    /// An earlier error left this connection in an unknown state; connect again.
-    #[error("this connection failed earlier ({cause}); connect again")]
-    Poisoned {
-        /// The earlier error, in words.
+    /// A key, certificate or host name that TLS cannot work with.
+    #[error("{what}: {cause}")]
+    Tls {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        cause: String,
+    },
+    /// A setting whose text makes no sense.
+    #[error("{what}: {cause}")]
+    Setting {
+        /// The setting, and where it came from.
+        what: String,
+        /// What is wrong with it.
         cause: String,
     },
     /// A setting outside its range.
@@ -122,7 +140,7 @@ pub enum Error {
         /// What was tried.
         what: &'static str,
         /// The system's answer.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
 }
 
@@ -130,6 +148,8 @@ impl Error {
     /// For `map_err`: an operating-system error, with what was tried. An error of this crate that
     /// travelled through `std::io` comes out as it went in.
     pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Error {
-        move |source| source.downcast::<Error>().unwrap_or_else(|source| Error::Io { what, source })
+        move |source| {
+            source.downcast::<Error>().unwrap_or_else(|source| Error::Io { what, source: Arc::new(source) })
+        }
     }
 }

@@ -18,10 +18,12 @@ pub enum Code {
     UnsupportedVersion,
     /// A message above the session's limit.
     MessageTooLarge,
-    /// The server has all the connections it takes; try again later.
+    /// The server has all the connections or requests it takes; try again later.
     Busy,
     /// The peer was silent, or slow, for too long.
     TimedOut,
+    /// No token, or one that the server does not know.
+    Unauthorized,
     /// The server does not serve this route.
     UnknownRoute,
     /// The payload cannot be decoded.
@@ -32,22 +34,29 @@ pub enum Code {
     TailFailed,
     /// The tail broke down; the server lives on.
     Internal,
+    /// The request's deadline passed before the tail could begin; nothing was computed.
+    Expired,
+    /// The profile offered is not taken.
+    BadProfile,
     /// A code unknown here: from a newer peer, or an application's own. Made with `Code::from`.
     Other(u16),
 }
 
 /// Every code with a name: number, code, words. The only place these are paired.
-const NAMED: [(u16, Code, &str); 10] = [
+const NAMED: [(u16, Code, &str); 13] = [
     (1, Code::Malformed, "malformed message"),
     (2, Code::UnsupportedVersion, "unsupported protocol version"),
     (3, Code::MessageTooLarge, "message too large"),
     (4, Code::Busy, "busy"),
     (5, Code::TimedOut, "timed out"),
+    (6, Code::Unauthorized, "unauthorized"),
     (16, Code::UnknownRoute, "unknown route"),
     (17, Code::BadPayload, "bad payload"),
     (18, Code::ReplyTooLarge, "reply too large"),
     (19, Code::TailFailed, "tail failed"),
     (20, Code::Internal, "internal error"),
+    (21, Code::Expired, "expired"),
+    (22, Code::BadProfile, "bad profile"),
 ];
 
 impl From<u16> for Code {

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, ErrorKind, IoSlice, Read, Write},
-    net::{Shutdown, TcpStream},
+    net::TcpStream,
     time::{Duration, Instant},
 };
 
@@ -10,9 +10,6 @@ use crate::Error;
 
 /// A socket timeout this much too long is left as it is: it saves a system call per message.
 const SLACK: Duration = Duration::from_millis(10);
-/// After the last message: how long to take in what the peer still sends. Closing with unread
-/// bytes would reset the connection, and the peer might never read why.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// A connected TCP stream; remembers which timeouts are set on it.
 #[derive(Debug)]
@@ -28,22 +25,37 @@ impl Socket {
         Ok(Socket { stream, read_timeout: None, write_timeout: None })
     }
 
-    /// The socket until `limit` from now; `what` is named if that is not enough.
-    pub(crate) fn within(&mut self, what: &'static str, limit: Duration) -> Timed<'_> {
-        self.until(what, after(Instant::now(), limit), limit)
+    /// The socket for a while; `what` is named when that is over.
+    pub(crate) fn until(&mut self, what: &'static str, deadline: Deadline) -> Timed<'_> {
+        Timed { socket: self, what, deadline }
+    }
+}
+
+/// A moment, and how long before it somebody began to wait.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    pub(crate) end: Instant,
+    pub(crate) limit: Duration,
+}
+
+impl Deadline {
+    /// `limit` after `start`.
+    pub(crate) fn after(start: Instant, limit: Duration) -> Deadline {
+        Deadline { end: after(start, limit), limit }
     }
 
-    /// The same with the end already set, `limit` after the beginning.
-    pub(crate) fn until(&mut self, what: &'static str, end: Instant, limit: Duration) -> Timed<'_> {
-        Timed { socket: self, what, end, limit, once_begun: None }
+    /// The earlier of the two.
+    pub(crate) fn min(self, other: Deadline) -> Deadline {
+        if other.end < self.end { other } else { self }
     }
 
-    /// Sends no more, and takes in what still comes, for a bounded time.
-    pub(crate) fn finish(&mut self) {
-        let _ = self.stream.shutdown(Shutdown::Write);
-        let mut sink = [0; 4096];
-        let mut timed = self.within("the end of the connection", LINGER);
-        while timed.read(&mut sink).is_ok_and(|count| count > 0) {}
+    pub(crate) fn left(&self) -> Duration {
+        self.end.saturating_duration_since(Instant::now())
+    }
+
+    /// The error that it has passed.
+    pub(crate) fn error(&self, what: &'static str) -> Error {
+        Error::Deadline { what, limit: self.limit }
     }
 }
 
@@ -51,23 +63,15 @@ impl Socket {
 pub(crate) struct Timed<'a> {
     socket: &'a mut Socket,
     what: &'static str,
-    end: Instant,
-    limit: Duration,
-    once_begun: Option<(&'static str, Duration)>,
+    deadline: Deadline,
 }
 
 impl Timed<'_> {
-    /// From the first byte received on, the deadline is `limit` and the name `what`.
-    pub(crate) fn once_begun(self, what: &'static str, limit: Duration) -> Self {
-        Timed { once_begun: Some((what, limit)), ..self }
-    }
-
     /// The time left, or the error that there is none.
     fn left(&self) -> io::Result<Duration> {
-        let left = self.end.saturating_duration_since(Instant::now());
+        let left = self.deadline.left();
         if left.is_zero() {
-            let error = Error::Deadline { what: self.what, limit: self.limit };
-            return Err(io::Error::new(ErrorKind::TimedOut, error));
+            return Err(io::Error::new(ErrorKind::TimedOut, self.deadline.error(self.what)));
         }
         Ok(left)
     }
@@ -83,13 +87,7 @@ impl Read for Timed<'_> {
             }
             match self.socket.stream.read(buffer) {
                 Err(error) if is_timeout(&error) => {}
-                Err(error) => return Err(error),
-                Ok(count) => {
-                    if let Some((what, limit)) = self.once_begun.take() {
-                        (self.what, self.limit, self.end) = (what, limit, after(Instant::now(), limit));
-                    }
-                    return Ok(count);
-                }
+                read => return read,
             }
         }
     }

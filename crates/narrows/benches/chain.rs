@@ -1,16 +1,20 @@
 //! The time each stage of encoding and decoding takes: `cargo bench -p narrows --features stages --bench chain`.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Instant;
 
 #[path = "../tests/common/mod.rs"]
 mod common;
 
 use half::{bf16, f16};
-use narrows::stages::Stages;
-use narrows::{Decoder, Element, EncodeOptions, Encoder, LayoutChoice, Tensor, TensorView};
+use narrows::stages::{Stages, checksum};
+use narrows::{
+    Calibration, Decoder, Element, EncodeOptions, Encoder, LayoutChoice, Profile, Profiles, Shape, Tensor,
+    TensorView,
+};
 
-/// Repeats of a stage; the best counts.
+/// Repeats of a stage; the best counts. `NARROWS_PATH` says which instructions are measured.
 const REPEATS: usize = 15;
 /// How long one repeat takes at least, seconds.
 const REPEAT: f64 = 0.002;
@@ -34,9 +38,14 @@ fn stage<T: Element>(stages: &mut Stages<T>, call: impl Fn(&mut Stages<T>)) -> f
     microseconds(|| call(black_box(stages)))
 }
 
-fn whole<T: Element>(elements: &[T], dims: &[usize], options: EncodeOptions) -> (f64, f64) {
+fn whole<T: Element>(
+    elements: &[T],
+    dims: &[usize],
+    options: EncodeOptions,
+    mut decoder: Decoder,
+) -> (f64, f64) {
     let view = TensorView::new(elements, dims).unwrap();
-    let (mut encoder, mut decoder) = (Encoder::new(options).unwrap(), Decoder::new());
+    let mut encoder = Encoder::new(options).unwrap();
     let (mut frame, mut tensor) = (Vec::new(), Tensor::default());
     let encode = microseconds(|| encoder.encode_into(black_box(&view), &mut frame).unwrap());
     let decode = microseconds(|| decoder.decode_into(black_box(&frame), &mut tensor).unwrap());
@@ -44,9 +53,9 @@ fn whole<T: Element>(elements: &[T], dims: &[usize], options: EncodeOptions) -> 
 }
 
 fn report<T: Element>(elements: Vec<T>, dims: &[usize], bits: u8) {
-    let contexts = whole(&elements, dims, EncodeOptions::bits(bits));
+    let contexts = whole(&elements, dims, EncodeOptions::bits(bits), Decoder::new());
     let natural = EncodeOptions { layout: LayoutChoice::Natural, ..EncodeOptions::bits(bits) };
-    let order_0 = whole(&elements, dims, natural);
+    let order_0 = whole(&elements, dims, natural, Decoder::new());
     let mut stages = Stages::new(elements, dims, bits);
     let s = &mut stages;
     let row = [
@@ -91,4 +100,31 @@ fn main() {
     report(features.clone(), &dims, 8);
     report(features.iter().map(|&x| f16::from_f32(x)).collect(), &dims, 4);
     report(features.iter().map(|&x| bf16::from_f32(x)).collect(), &dims, 4);
+    let mut bytes = Vec::new();
+    for length in [300, 1000, 25_000] {
+        println!("checksum of {length} bytes: {:.3}", microseconds(|| checksum(&mut bytes, length)));
+    }
+    profile(&[32, 8, 8]);
+    profile(&[128, 28, 28]);
+}
+
+/// A small tensor with a profile, whole.
+fn profile(dims: &[usize]) {
+    let samples: Vec<Vec<f32>> = (2..12).map(|seed| common::features(dims, seed)).collect();
+    let views: Vec<_> = samples.iter().map(|data| TensorView::new(data, dims).unwrap()).collect();
+    let profile = Arc::new(Profile::calibrate(&views, &Calibration::default()).unwrap());
+    let mut profiles = Profiles::default();
+    profiles.insert(Arc::clone(&profile));
+    let decoder = Decoder::new().with_profiles(profiles);
+    let (encode, decode) = whole(&common::features(dims, 1), dims, profile.options(), decoder);
+    let shape = Shape::new(dims).unwrap();
+    let mut stages = Stages::new(common::features(dims, 1), dims, 4);
+    let around = [
+        stage(&mut stages, |s| s.around_encoding(&profile, &shape)),
+        stage(&mut stages, |s| s.around_decoding(&profile)),
+    ];
+    println!(
+        "f32 {dims:?} with a profile: encode {encode:.2}, decode {decode:.2}; without the coder {:.2} and {:.2}",
+        around[0], around[1]
+    );
 }

@@ -36,6 +36,11 @@
 
 // SIMD modules allow it, one by one; nothing else does.
 #![deny(unsafe_code)]
+#![allow(
+    clippy::inline_always,
+    reason = "a kernel has the target features of the function it is inlined into"
+)]
+#![allow(clippy::needless_range_loop, reason = "loops over the lanes of several arrays, in step")]
 
 mod bits;
 mod codec;
@@ -47,9 +52,12 @@ mod model;
 mod profile;
 mod quantize;
 mod rans;
+mod simd;
 #[cfg(feature = "stages")]
 #[doc(hidden)]
 pub mod stages;
+#[doc(hidden)]
+pub mod stream;
 mod tans;
 mod tensor;
 
@@ -64,6 +72,9 @@ pub use frame::{Content, Header, Limits, MAGIC, VERSION, peek};
 pub use layout::{Csr, Layout, Planes, ReshapeSearch, Visit, best as best_reshape};
 pub use profile::{Calibration, Profile, ProfileId, Profiles};
 pub use quantize::{Affine, Clip, Dequantizer, MAX_LEVELS, MAX_ZERO, Quantizer};
+#[cfg(feature = "stages")]
+#[doc(hidden)]
+pub use tans::stages as tans_stages;
 pub use tensor::{Dtype, Element, Elements, MAX_RANK, Shape, Storage, Tensor, TensorView};
 
 /// Encode a tensor with AIQ at `bits` bits (1 to 8) and everything else chosen for the smallest frame.

@@ -7,13 +7,17 @@ use sha2::{Digest, Sha256};
 
 use crate::bits::{BitReader, BitWriter};
 use crate::codec::EncodeOptions;
+use crate::cpu::Path;
 use crate::error::{Error, Result};
 use crate::frame::quantizer::{read_affine, write_affine};
 use crate::frame::{Cursor, read_checksum, write_checksum};
 use crate::layout::{Planes, Rows};
+use crate::model::bins::BinCounter;
 use crate::model::coding::{self, Scale};
+use crate::model::lengths::Lengths;
+use crate::model::neighbours::Neighbours;
 use crate::model::{Classes, Context, Model, probability_bits};
-use crate::quantize::{self, Affine, Clip, Dequantizer, Quantizer, Scratch};
+use crate::quantize::{self, Affine, Clip, Dequantizer, Output, Quantizer, Scratch};
 use crate::tensor::{TensorView, with_elements};
 
 const MAGIC: [u8; 3] = *b"NRP";
@@ -45,6 +49,8 @@ pub struct Profile {
     affine: Affine,
     axis: usize,
     model: Model,
+    /// What the model's symbols cost.
+    lengths: Lengths,
 }
 
 /// What [`Profile::calibrate`] aims for.
@@ -114,17 +120,19 @@ impl Profile {
     /// Fit neighbour classes and tables to the quantised samples.
     fn fit(tensors: &[crate::Tensor], affine: Affine, axis: usize, scratch: &mut Scratch) -> Result<Model> {
         let alphabet = affine.levels() as usize;
-        let (mut symbols, mut coded, mut counts, mut sums) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut symbols, mut counts, mut sums) = (Vec::new(), Vec::new(), Vec::new());
+        let mut bins = BinCounter::default();
         let mut dequantizer = Dequantizer::Tensor(affine);
         for tensor in tensors.iter().filter(|tensor| tensor.shape().elements() > 0) {
             let planes = Planes::new(tensor.shape(), axis)?;
             let quantizer = Quantizer::Fixed(affine);
             with_elements!(tensor.elements(), elements => {
-                quantize::quantize(&quantizer, elements, &planes, &mut symbols, &mut dequantizer, scratch)?
+                let output = Output { symbols: &mut symbols, tally: None, dequantizer: &mut dequantizer };
+                quantize::quantize(Path::best(), &quantizer, elements, &planes, output, scratch)?
             });
             let rows = Rows::of_planes(&planes, crate::rans::MAX_LANES);
-            rows.gather(&planes, &symbols, &mut coded);
-            Context::count_by_sum(&coded, &rows, rows.count(), alphabet, &mut counts);
+            let symbols = Neighbours { natural: &symbols, planes: &planes, rows: &rows };
+            bins.count(Path::best(), &symbols, alphabet, &mut counts);
             sums.resize(counts.len(), 0_u32);
             sums.iter_mut().zip(&counts).for_each(|(sum, &n)| *sum = sum.saturating_add(n));
         }
@@ -144,7 +152,8 @@ impl Profile {
     }
 
     fn named(affine: Affine, axis: usize, model: Model) -> Self {
-        let mut profile = Self { id: ProfileId([0; 8]), affine, axis, model };
+        let lengths = Lengths::of(&model);
+        let mut profile = Self { id: ProfileId([0; 8]), affine, axis, model, lengths };
         let mut contents = Vec::new();
         profile.write_contents(&mut contents);
         profile.id.0.copy_from_slice(&Sha256::digest(&contents)[..8]);
@@ -173,6 +182,10 @@ impl Profile {
 
     pub(crate) const fn model(&self) -> &Model {
         &self.model
+    }
+
+    pub(crate) const fn lengths(&self) -> &Lengths {
+        &self.lengths
     }
 
     /// Options that encode with this profile.

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Random, count, entropy_bits};
-use narrows::{Error, Planes, Shape, SymbolDecoder, SymbolEncoder, SymbolLayout};
+use narrows::{CoderChoice, Error, Path, Planes, Shape, SymbolDecoder, SymbolEncoder, SymbolLayout};
 
 fn laplacian(symbols: usize, alphabet: usize, seed: u64) -> Vec<u8> {
     let frequencies: Vec<f64> =
@@ -51,6 +51,39 @@ fn constant_symbols_and_noise_are_no_larger_than_packed() {
         SymbolDecoder::default().decode_into(&stream, &layout, &mut back).unwrap();
         assert_eq!(back, noise);
     }
+}
+
+#[test]
+fn every_coder_and_path_gives_the_symbols_back() {
+    let (mut stream, mut other, mut back) = (Vec::new(), Vec::new(), Vec::new());
+    let coders = [CoderChoice::Packed, CoderChoice::Rans]
+        .into_iter()
+        .chain([6, 8, 12].map(|state_bits| CoderChoice::Tans { state_bits }));
+    for coder in coders {
+        for (alphabet, length) in [(3, 0), (3, 1), (3, 12_544), (16, 65), (16, 100_000), (256, 2_000)] {
+            let symbols = laplacian(length, alphabet, 6);
+            let layout = SymbolLayout::natural(length, alphabet as u16).unwrap();
+            let encoder = |path| SymbolEncoder::default().with_path(path).with_coder(coder).unwrap();
+            encoder(Path::Reference).encode_into(&symbols, &layout, &mut stream).unwrap();
+            for path in Path::ALL {
+                encoder(path).encode_into(&symbols, &layout, &mut other).unwrap();
+                assert_eq!(other, stream, "{coder:?}, {layout:?}, {path:?}");
+                let mut decoder = SymbolDecoder::default().with_path(path);
+                decoder.decode_into(&stream, &layout, &mut back).unwrap();
+                assert_eq!(back, symbols, "{coder:?}, {layout:?}, {path:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tans_is_for_natural_order_and_64_to_4096_states() {
+    let with = |state_bits| SymbolEncoder::default().with_coder(CoderChoice::Tans { state_bits });
+    assert!(matches!(with(5), Err(Error::InvalidOption { .. })));
+    assert!(matches!(with(13), Err(Error::InvalidOption { .. })));
+    let layout = SymbolLayout::planes(planes(), 3).unwrap();
+    let error = with(6).unwrap().encode_into(&laplacian(12_544, 3, 7), &layout, &mut Vec::new()).unwrap_err();
+    assert!(matches!(error, Error::InvalidOption { .. }));
 }
 
 #[test]

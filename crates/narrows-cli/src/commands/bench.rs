@@ -1,6 +1,7 @@
 //! `narrows bench`: what the codec promises, measured on the demo network.
 
 mod accuracy;
+mod adapt;
 mod sizes;
 
 use crate::failure::Result;
@@ -11,7 +12,8 @@ Examples:
   narrows bench sizes                                    frames against the reference method's, same symbols
   bench/fashion-mnist                                    fetches the data set into bench/out
   narrows bench accuracy --dataset bench/out/fashion-mnist
-                                                         bytes at the same accuracy, on 10,000 images";
+                                                         bytes at the same accuracy, on 10,000 images
+  narrows bench adapt                                    a controller against fixed settings, on links that change";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -26,11 +28,14 @@ enum What {
     Sizes(sizes::Args),
     /// Bytes needed to keep the accuracy
     Accuracy(accuracy::Args),
+    /// Missed deadlines and accuracy on links that change: the controller against fixed settings
+    Adapt(adapt::Args),
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<()> {
     match &args.what {
         What::Sizes(args) => sizes::run(args, output),
         What::Accuracy(args) => accuracy::run(args, output),
+        What::Adapt(args) => adapt::run(args, output),
     }
 }

@@ -9,7 +9,7 @@ use npyz::WriterBuilder as _;
 use serde::Serialize;
 
 use crate::engine_args::EngineArgs;
-use crate::evaluate::{Coding, SplitText, cosine, profile_within, token_inputs};
+use crate::evaluate::{Crossing, SplitText, cosine, profile_within, token_inputs};
 use crate::failure::{Failure, Result};
 use crate::output::{Align, Output, grouped, table};
 
@@ -112,14 +112,14 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let (mut rows, mut last) = (Vec::new(), Vec::new());
     for cut in &cuts {
         let split = splitter.split(cut).map_err(failed)?;
-        let mut halves = SplitText::new(&split, args.engine.engine, Coding::Plain)?;
+        let mut halves = SplitText::new(&split, args.engine.engine, Crossing::Plain)?;
         let samples = calibration.iter().map(|inputs| halves.payload(inputs)).collect::<Result<Vec<_>>>()?;
         for &rate in &rates {
             halves.set_coding(if samples.is_empty() {
-                Coding::Within(rate)
+                Crossing::Within(rate)
             } else {
                 let failed = |error| Failure::codec(format!("cannot calibrate a profile at {cut}"), &error);
-                Coding::Profile(profile_within(&samples, rate).map_err(failed)?)
+                Crossing::Profile(profile_within(&samples, rate).map_err(failed)?)
             });
             last.clear();
             let mut row = Row::new(cut, rate, inputs.len());

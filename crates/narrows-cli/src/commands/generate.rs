@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::commands::embed::rate;
 use crate::engine_args::EngineArgs;
-use crate::evaluate::{Coding, SplitText, timed, token_inputs};
+use crate::evaluate::{Crossing, SplitText, timed, token_inputs};
 use crate::failure::{Failure, Result};
 use crate::output::{Align, Output, grouped, table};
 
@@ -73,7 +73,7 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let ports: Vec<_> =
         ports.into_iter().filter(|port| states.iter().all(|state| state.input != port.name)).collect();
     let mut halves =
-        SplitText::new(&split, args.engine.engine, args.rate.map_or(Coding::Plain, Coding::Within))?;
+        SplitText::new(&split, args.engine.engine, args.rate.map_or(Crossing::Plain, Crossing::Within))?;
     let whole = if args.check { Some(Session::new(&model, args.engine.engine)) } else { None };
     let mut whole =
         whole.transpose().map_err(|error| Failure::model("cannot run the whole model", &error))?;

@@ -2,14 +2,17 @@
 
 pub mod bench;
 pub mod calibrate;
+pub mod choose;
 pub mod completions;
 pub mod cuts;
 pub mod decode;
 pub mod demo;
 pub mod embed;
 pub mod encode;
+pub mod eval;
 pub mod generate;
 pub mod inspect;
+pub mod link;
 pub mod plan;
 pub mod run;
 pub mod serve;

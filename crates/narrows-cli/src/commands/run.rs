@@ -1,12 +1,13 @@
 //! `narrows run`.
 
 use std::net::ToSocketAddrs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use narrows::{Decoder, EncodeOptions, Encoder, Tensor};
 use narrows_link::emulator::{Link, Proxy};
-use narrows_link::{Client, Options};
+use narrows_link::tls::{ClientTls, Identity};
+use narrows_link::{Call, Client, Options, Origin, Token};
 use serde::Serialize;
 
 use crate::evaluate::{Batch, Half, Samples, parse_rate, timed};
@@ -18,7 +19,8 @@ const EXAMPLES: &str = "\
 Examples:
   narrows run --head halves/head.onnx --server 127.0.0.1:7000 images.npy
   narrows run --head halves/head.onnx --server 127.0.0.1:7000 images.npy --bits 3 --top 5
-  narrows run --head halves/head.onnx --server 127.0.0.1:7000 images.npy --link-rate 143.6k";
+  narrows run --head halves/head.onnx --server 127.0.0.1:7000 images.npy --link-rate 143.6k
+  narrows run --head halves/head.onnx --server edge.example:7000 images.npy --ca ca.pem --token-file token";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -45,6 +47,57 @@ pub struct Args {
     link_rate: Option<f64>,
     #[command(flatten)]
     coding: Coding,
+    #[command(flatten)]
+    trust: Trust,
+    /// Time for each request, in seconds, lost attempts included
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    timeout: f64,
+}
+
+/// How the two sides know each other.
+#[derive(clap::Args)]
+struct Trust {
+    /// Speak TLS, and trust the authorities in this file (PEM)
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The name in the server's certificate [default: the host of --server]
+    #[arg(long, value_name = "NAME", requires = "ca")]
+    server_name: Option<String>,
+    /// Show this certificate (PEM) to the server
+    #[arg(long, value_name = "FILE", requires_all = ["ca", "key"])]
+    certificate: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
+    /// Show the bearer token in this file to the server
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl Trust {
+    fn tls(&self, server: &str) -> Result<Option<ClientTls>> {
+        let Some(ca) = &self.ca else { return Ok(None) };
+        let (ca, chain, key) = (read(ca)?, self.certificate.as_deref(), self.key.as_deref());
+        let pair = chain.zip(key).map(|(chain, key)| Ok((read(chain)?, read(key)?))).transpose()?;
+        let identity = pair.as_ref().map(|(chain_pem, key_pem)| Identity { chain_pem, key_pem });
+        let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
+        let name = self.server_name.as_deref().unwrap_or_else(|| host.trim_matches(['[', ']']));
+        let tls = ClientTls::new(&ca, name, identity);
+        tls.map(Some).map_err(|error| Failure::link("cannot use these certificates", &error))
+    }
+
+    fn token(&self) -> Result<Option<Token>> {
+        let Some(path) = &self.token_file else { return Ok(None) };
+        let text = String::from_utf8(read(path)?)
+            .map_err(|_| Failure::data(format!("{} is no text", path.display())))?;
+        let token = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+        let missing = || Failure::data(format!("{} holds no token", path.display()));
+        token.map(|token| Some(Token::new(token))).ok_or_else(missing)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|error| Failure::io("read", path, &error))
 }
 
 /// How features become frames.
@@ -58,7 +111,7 @@ struct Coding {
     /// Keep every bit of the features
     #[arg(long, conflicts_with_all = ["bits", "clip", "per_channel", "layout", "profile"])]
     lossless: bool,
-    /// Code with this profile; the server needs it too
+    /// Code with this profile; the server gets it if it lacks it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["bits", "clip", "per_channel", "layout", "axis"])]
     profile: Option<PathBuf>,
 }
@@ -90,8 +143,16 @@ struct Record {
     encode_us: f64,
     /// The way there and back: what the server's own work does not explain.
     link_us: f64,
+    /// Of it, handing the request to the operating system.
+    send_us: f64,
+    /// Of it, waiting for the tail.
+    queue_us: f64,
     decode_us: f64,
     tail_us: f64,
+    /// How often the request was sent.
+    attempts: u32,
+    /// Whether the server answered.
+    is_remote: bool,
     /// From the input to the logits.
     total_us: f64,
     top: Vec<Class>,
@@ -116,6 +177,14 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
             .because(format!("it serves {}", client.routes().join(", ")))
             .hint("was its tail cut at the same tensor? --route names another"));
     }
+    if let Some(path) = &args.coding.profile
+        && client.server_takes_profiles()
+    {
+        let profile = options::profile(path)?.to_bytes();
+        client
+            .offer_profile(&profile)
+            .map_err(|error| Failure::link("the server does not take the profile", &error))?;
+    }
     let progress = output.progress(batch.len() as u64, "sending");
     let mut decoder = Decoder::new();
     let mut records = Vec::with_capacity(batch.len());
@@ -135,19 +204,27 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
 }
 
 fn connect(args: &Args) -> Result<(Option<Proxy>, Client)> {
+    let request_timeout = Duration::try_from_secs_f64(args.timeout)
+        .map_err(|_| Failure::usage(format!("--timeout is {}, it must be above 0", args.timeout)))?;
+    let options = Options {
+        request_timeout,
+        token: args.trust.token()?,
+        tls: args.trust.tls(&args.server)?,
+        ..Options::default()
+    };
     let failed = |error| Failure::link(format!("cannot reach the server at {}", args.server), &error);
     let Some(rate) = args.link_rate else {
-        return Ok((None, Client::connect(&args.server, Options::default()).map_err(failed)?));
+        return Ok((None, Client::connect(&args.server, options).map_err(failed)?));
     };
     let address = args.server.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
     let Some(address) = address else {
         return Err(Failure::new(Code::TryAgain, format!("no host is known as {}", args.server)));
     };
     // A proxy accepts before it has reached the server: see first whether there is one.
-    drop(Client::connect(address, Options::default()).map_err(failed)?);
+    drop(Client::connect(address, options.clone()).map_err(failed)?);
     let link = Link::at_rate(rate).map_err(failed)?;
     let proxy = Proxy::start(address, link, link).map_err(failed)?;
-    let client = Client::connect(proxy.local_addr(), Options::default()).map_err(failed)?;
+    let client = Client::connect(proxy.local_addr(), options).map_err(failed)?;
     Ok((Some(proxy), client))
 }
 
@@ -165,11 +242,11 @@ fn send(
     let features = features.map_err(|error| Failure::model("the head failed", &error))?;
     let (frame, encode_time) = timed(|| encoder.encode(&features.view()));
     let frame = frame.map_err(|error| Failure::codec("cannot encode the features", &error))?;
-    let answer = client
-        .request(route, &frame)
-        .map_err(|error| Failure::link("the server did not answer the request", &error))?;
+    let call = Call { encode: encode_time, ..Call::new(route, &frame) };
+    let answer =
+        client.call(call).map_err(|error| Failure::link("the server did not answer the request", &error))?;
     let logits: Tensor = decoder
-        .decode(answer.payload)
+        .decode(&answer.payload)
         .map_err(|error| Failure::codec("cannot read the server's answer", &error))?;
     let logits = logits.to_f32();
     Ok(Record {
@@ -178,8 +255,12 @@ fn send(
         head_us: microseconds(head_time),
         encode_us: microseconds(encode_time),
         link_us: microseconds(answer.link_time()),
+        send_us: microseconds(answer.record.send),
+        queue_us: microseconds(answer.record.queue),
         decode_us: answer.timings.decode_ns as f64 / 1e3,
         tail_us: answer.timings.tail_ns as f64 / 1e3,
+        attempts: answer.record.attempts,
+        is_remote: answer.record.origin == Origin::Server,
         total_us: 0.0,
         top: best(&logits, top),
         logits,

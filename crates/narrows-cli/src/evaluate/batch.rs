@@ -13,6 +13,8 @@ use crate::failure::{Failure, Result};
 pub struct Batch {
     values: Vec<f32>,
     elements: usize,
+    /// Bytes of an element in the file.
+    element_bytes: usize,
 }
 
 impl Batch {
@@ -22,7 +24,7 @@ impl Batch {
     pub fn read(path: &Path, dims: &[usize], scale: Option<f32>) -> Result<Self> {
         let file = BufReader::new(File::open(path).map_err(|error| Failure::io("read", path, &error))?);
         let invalid = |error| unreadable(path, &error);
-        let (shape, values) = if path.extension().is_some_and(|extension| extension == "npz") {
+        let (shape, values, element_bytes) = if path.extension().is_some_and(|extension| extension == "npz") {
             let mut archive = NpzArchive::new(file).map_err(invalid)?;
             let array = archive.by_name("images").map_err(invalid)?.ok_or_else(|| {
                 Failure::data(format!("{} has no array `images`", path.display()))
@@ -37,12 +39,30 @@ impl Batch {
             return Err(Failure::data(format!("{} does not fit the head", path.display()))
                 .because(format!("its shape is {shape:?}, the head takes {dims:?}, or a batch of them")));
         }
-        Ok(Self { values, elements })
+        Ok(Self { values, elements, element_bytes })
     }
 
     /// Number of inputs.
     pub fn len(&self) -> usize {
         self.values.len() / self.elements
+    }
+
+    /// Keep the first `count` inputs, if there are more.
+    pub fn truncate(&mut self, count: usize) {
+        self.values.truncate(count * self.elements);
+    }
+
+    /// Bytes of an input as the file has it, uncompressed.
+    pub const fn input_bytes(&self) -> usize {
+        self.elements * self.element_bytes
+    }
+
+    /// The elements of an input as bytes like the file's.
+    pub fn bytes_of(&self, input: &[f32]) -> Vec<u8> {
+        if self.element_bytes == 1 {
+            return input.iter().map(|value| (value * 255.0).round() as u8).collect();
+        }
+        input.iter().flat_map(|value| value.to_le_bytes()).collect()
     }
 
     /// Each input.
@@ -64,8 +84,8 @@ fn fits(shape: &[u64], dims: &[usize]) -> bool {
     found == one || found.len() == one.len() + 1 && found[1..] == one
 }
 
-/// Shape and scaled values of an array of float32 or bytes.
-fn read<R: Read>(array: NpyFile<R>, path: &Path, scale: Option<f32>) -> Result<(Vec<u64>, Vec<f32>)> {
+/// Shape and scaled values of an array of float32 or bytes, and which of the two by their size.
+fn read<R: Read>(array: NpyFile<R>, path: &Path, scale: Option<f32>) -> Result<(Vec<u64>, Vec<f32>, usize)> {
     let unsuitable = |cause: String| Failure::data(format!("cannot use {}", path.display())).because(cause);
     if array.order() == Order::Fortran && array.shape().len() > 1 {
         return Err(
@@ -77,6 +97,7 @@ fn read<R: Read>(array: NpyFile<R>, path: &Path, scale: Option<f32>) -> Result<(
         return Err(unsuitable("its elements are records".into()));
     };
     let invalid = |error| unreadable(path, &error);
+    let element_bytes = kind.size_field() as usize;
     let values = match (kind.type_char(), kind.size_field()) {
         (TypeChar::Float, 4) => {
             let values: Vec<f32> = array.into_vec().map_err(invalid)?;
@@ -91,7 +112,7 @@ fn read<R: Read>(array: NpyFile<R>, path: &Path, scale: Option<f32>) -> Result<(
         }
         _ => return Err(unsuitable(format!("its elements are {kind}")).hint("save float32 or uint8")),
     };
-    Ok((shape, values))
+    Ok((shape, values, element_bytes))
 }
 
 #[cfg(test)]

@@ -1,11 +1,16 @@
 //! What it takes to measure a split network: images with labels, features at a cut, accuracy, time.
 
 mod accuracy;
+pub mod adaptation;
 mod batch;
 mod choice;
+mod codec;
 mod dataset;
+mod labels;
 mod link;
+mod measure;
 mod network;
+mod operating_points;
 mod rate;
 mod text;
 mod timing;
@@ -13,11 +18,15 @@ mod timing;
 pub use accuracy::Accuracy;
 pub use batch::Batch;
 pub use choice::smallest_agreeing;
+pub use codec::{Codec, Frames};
 pub use dataset::Dataset;
-pub use link::{parse_rate, rate_in_words, reference_rate};
+pub use labels::{find_labels, read_labels};
+pub use link::{parse_factor, parse_rate, parse_time, rate_in_words, reference_rate};
+pub use measure::{Features, Measured, answers, mean, measure_alike, percent_equal, percentile};
 pub use network::{Half, demo_model, engine, without_batch};
+pub use operating_points::{Coding, Outcome, Row, Table, measure as measure_operating_points};
 pub use rate::profile_within;
-pub use text::{Coding, SplitText, cosine, token_inputs};
+pub use text::{Crossing, SplitText, cosine, token_inputs};
 pub use timing::{Samples, timed};
 
 /// Cuts of the [demo network](demo_model) between its three groups of layers.

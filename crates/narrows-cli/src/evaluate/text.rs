@@ -55,12 +55,12 @@ pub struct SplitText {
     /// Inputs of the head that are no state, and side tensors of the tail.
     inputs: Vec<Port>,
     side: Vec<String>,
-    coding: Coding,
+    coding: Crossing,
 }
 
 /// How a payload crosses.
 #[derive(Clone, Debug)]
-pub enum Coding {
+pub enum Crossing {
     /// As it is, 32 bits for each element.
     Plain,
     /// In a frame of at most so many bits for each element.
@@ -70,7 +70,7 @@ pub enum Coding {
 }
 
 impl SplitText {
-    pub fn new(split: &Split, runtime: Runtime, coding: Coding) -> Result<Self> {
+    pub fn new(split: &Split, runtime: Runtime, coding: Crossing) -> Result<Self> {
         let failed = |error| Failure::model("cannot run the halves", &error);
         let manifest: Manifest = split.manifest().map_err(failed)?;
         let head = Session::new(&split.head, runtime).map_err(failed)?;
@@ -101,7 +101,7 @@ impl SplitText {
     }
 
     /// How payloads cross from now on.
-    pub fn set_coding(&mut self, coding: Coding) {
+    pub fn set_coding(&mut self, coding: Crossing) {
         self.coding = coding;
     }
 
@@ -166,9 +166,9 @@ impl SplitText {
         let tensor = TensorView::new(values, without_batch(payload.shape())).map_err(failed)?;
         let mut profiles = Profiles::default();
         let frame = match &self.coding {
-            Coding::Plain => return Ok((payload.clone(), values.len() * 4)),
-            Coding::Within(rate) => encode_within(&tensor, values, *rate),
-            Coding::Profile(profile) => {
+            Crossing::Plain => return Ok((payload.clone(), values.len() * 4)),
+            Crossing::Within(rate) => encode_within(&tensor, values, *rate),
+            Crossing::Profile(profile) => {
                 profiles.insert(Arc::clone(profile));
                 let options =
                     EncodeOptions { profile: Some(Arc::clone(profile)), ..EncodeOptions::default() };

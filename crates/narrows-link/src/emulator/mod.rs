@@ -1,7 +1,9 @@
-//! A link emulator in user space: a radio link's rate, delay and jitter without a radio.
+//! A link emulator in user space: a radio link's rate, delay, jitter, losses and faults without a
+//! radio.
 //!
 //! [`Link`] is the model (how long do these bytes take?), [`Outage`] gives the rate of a fading
-//! channel, and [`Proxy`] makes a TCP connection on this machine behave like the link.
+//! channel, [`Trace`] a rate that changes with time, and [`Proxy`] makes TCP connections on this
+//! machine behave like the link, and break as its [`Faults`] say.
 //!
 //! ```
 //! use narrows_link::emulator::{Link, Outage};
@@ -11,9 +13,16 @@
 //! # Ok::<(), narrows_link::Error>(())
 //! ```
 
+mod faults;
+mod outage;
 mod proxy;
+mod registry;
+mod trace;
 
-pub use proxy::Proxy;
+pub use faults::{Fault, Faults};
+pub use outage::{Outage, OutageMode};
+pub use proxy::{Proxy, ProxyOptions, Traffic};
+pub use trace::{Step, Trace};
 
 use std::time::Duration;
 
@@ -26,13 +35,23 @@ pub struct Link {
     rate: Option<f64>,
     delay: Duration,
     jitter: Duration,
+    /// Probability that a transfer is lost once, and how long until it is sent again.
+    loss: f64,
+    stall: Duration,
     seed: u64,
 }
 
 impl Link {
     /// No serialisation time, no delay, no jitter.
     pub fn ideal() -> Link {
-        Link { rate: None, delay: Duration::ZERO, jitter: Duration::ZERO, seed: 0 }
+        Link {
+            rate: None,
+            delay: Duration::ZERO,
+            jitter: Duration::ZERO,
+            loss: 0.0,
+            stall: Duration::ZERO,
+            seed: 0,
+        }
     }
 
     /// A link that takes one bit in `1 / bits_per_second` seconds.
@@ -57,6 +76,16 @@ impl Link {
         Link { jitter, seed, ..self }
     }
 
+    /// The same link on which a transfer is lost with this probability. TCP repeats what is lost, so
+    /// a loss is a `stall`: the transfer, and all behind it, arrive so much later.
+    ///
+    /// # Errors
+    /// The probability is not in 0..=1.
+    pub fn with_loss(self, probability: f64, stall: Duration) -> Result<Link, Error> {
+        check("loss", probability, "between 0 and 1", |loss| (0.0..=1.0).contains(&loss))?;
+        Ok(Link { loss: probability, stall, ..self })
+    }
+
     /// The rate in bit/s; `None` is infinite.
     pub fn rate(&self) -> Option<f64> {
         self.rate
@@ -76,9 +105,15 @@ impl Link {
 
     /// The jitter of the transfer number `nth`.
     pub fn jitter_of(&self, nth: u64) -> Duration {
-        // The upper 53 bits are a fraction in 0..1, exact in a f64.
-        let fraction = (split_mix(self.seed, nth) >> 11) as f64 / (1u64 << 53) as f64;
+        let fraction = fraction(split_mix(self.seed, nth));
         Duration::try_from_secs_f64(self.jitter.as_secs_f64() * fraction).unwrap_or(self.jitter)
+    }
+
+    /// The stall of the transfer number `nth`: zero unless it is lost.
+    pub fn stall_of(&self, nth: u64) -> Duration {
+        // Another sequence than the jitter's.
+        let is_lost = fraction(split_mix(!self.seed, nth)) < self.loss;
+        if is_lost { self.stall } else { Duration::ZERO }
     }
 
     /// The time from the first bit of `bytes` entering the idle link to the last one leaving it,
@@ -87,9 +122,9 @@ impl Link {
         self.serialisation_time(bytes).saturating_add(self.delay)
     }
 
-    /// The same for the transfer number `nth`, with its jitter.
+    /// The same for the transfer number `nth`, with its jitter and its stall.
     pub fn transfer_time_of(&self, nth: u64, bytes: u64) -> Duration {
-        self.transfer_time(bytes).saturating_add(self.jitter_of(nth))
+        self.transfer_time(bytes).saturating_add(self.jitter_of(nth)).saturating_add(self.stall_of(nth))
     }
 }
 
@@ -102,52 +137,9 @@ fn split_mix(seed: u64, nth: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A Rayleigh-fading channel used at its epsilon-outage rate: the highest rate at which a
-/// transmission fails, because the channel is in a fade, with probability `epsilon` only.
-///
-/// The received power `g` = |h|^2 is exponential with mean `sigma_h^2`, so
-/// `P(g < x) = 1 - exp(-x / sigma_h^2)`. Setting this to epsilon gives the power that is missed
-/// with probability epsilon, `x = -sigma_h^2 ln(1 - epsilon)`, and Shannon's capacity there is
-///
-/// `R = W log2(1 + gamma x) = W log2(1 - gamma sigma_h^2 ln(1 - epsilon))` bit/s
-///
-/// with the bandwidth `W` in hertz and the mean signal-to-noise ratio `gamma` as a plain ratio
-/// (10 dB is 10). This is the link model of the feature-compression reference (method A); the
-/// default is its setting, which gives 143.6 kbit/s.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Outage {
-    /// Bandwidth `W` in hertz.
-    pub bandwidth_hz: f64,
-    /// Mean signal-to-noise ratio in decibels.
-    pub gamma_db: f64,
-    /// Mean power gain of the channel, dimensionless.
-    pub sigma_h2: f64,
-    /// Probability of outage, between 0 and 1.
-    pub epsilon: f64,
-}
-
-impl Default for Outage {
-    fn default() -> Outage {
-        Outage { bandwidth_hz: 10e6, gamma_db: 10.0, sigma_h2: 1.0, epsilon: 0.001 }
-    }
-}
-
-impl Outage {
-    /// The epsilon-outage rate in bit/s.
-    ///
-    /// # Errors
-    /// A parameter outside its range.
-    pub fn rate(&self) -> Result<f64, Error> {
-        let Outage { bandwidth_hz, gamma_db, sigma_h2, epsilon } = *self;
-        check("bandwidth in Hz", bandwidth_hz, "finite and above 0", |hz| hz > 0.0)?;
-        check("gamma in dB", gamma_db, "finite", |_| true)?;
-        check("sigma_h^2", sigma_h2, "finite and above 0", |gain| gain > 0.0)?;
-        check("epsilon", epsilon, "above 0 and below 1", |epsilon| epsilon > 0.0 && epsilon < 1.0)?;
-        let gamma = 10f64.powf(gamma_db / 10.0);
-        // ln_1p keeps ln(1 - epsilon) and log2(1 + x) exact where their arguments are small.
-        let snr_at_outage = -gamma * sigma_h2 * (-epsilon).ln_1p();
-        Ok(bandwidth_hz * snr_at_outage.ln_1p() / std::f64::consts::LN_2)
-    }
+/// A number in 0..1 of the upper 53 bits, exact in a f64.
+fn fraction(random: u64) -> f64 {
+    (random >> 11) as f64 / (1u64 << 53) as f64
 }
 
 fn check(

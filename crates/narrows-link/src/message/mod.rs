@@ -1,12 +1,19 @@
 //! The messages of the protocol; `docs/protocol.md` is the normative text.
 //!
-//! Every message is a header of [`HEADER_BYTES`] (kind, three zero bytes, body length) and a body.
-//! A [`Message`] borrows its texts and its payload from the buffer it was read from.
+//! Every message is a header of [`HEADER_BYTES`] (kind, three zero bytes, body length, CRC-32C of the
+//! body, CRC-32C of the header) and a body. A [`Message`] borrows its texts and its payload from the
+//! buffer it was read from.
 
 mod stream;
 mod wire;
 
 pub use stream::{Reader, Writer};
+#[cfg(feature = "server")]
+pub(crate) use wire::Header;
+
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
 
 use crate::{Error, Failure};
 
@@ -14,8 +21,11 @@ use crate::{Error, Failure};
 pub const MAGIC: [u8; 4] = *b"NRWL";
 /// The highest protocol version spoken here.
 pub const VERSION: u16 = 1;
-/// Bytes before the body of every message: kind u8, zero `[u8; 3]`, body length u32.
-pub const HEADER_BYTES: usize = 8;
+/// Bytes before the body of every message: kind u8, zero `[u8; 3]`, body length u32, checksum of the
+/// body u32, checksum of the 12 bytes before it u32.
+pub const HEADER_BYTES: usize = 16;
+/// Bytes that the header's own checksum covers.
+const CHECKED_HEADER_BYTES: usize = 12;
 /// Longest software name, in bytes.
 pub const MAX_SOFTWARE_BYTES: usize = 255;
 /// Longest route, in bytes.
@@ -23,11 +33,25 @@ pub const MAX_ROUTE_BYTES: usize = 255;
 /// Most routes in a welcome.
 pub const MAX_ROUTES: usize = 1024;
 
+/// Longest bearer token, in bytes.
+pub const MAX_TOKEN_BYTES: usize = 1024;
+/// Most profiles named in a query or a list.
+pub const MAX_PROFILE_NAMES: usize = 1024;
+/// Longest profile in an offer, in bytes.
+pub const MAX_PROFILE_BYTES: usize = 1 << 20;
+
+/// Capability bit: profiles can be asked for and offered.
+pub const PROFILES: u64 = 1;
+
 /// Room for the fields that later versions append to the hello.
 const MAX_HELLO_BODY_BYTES: u64 = 4096;
 const MAX_WELCOME_BODY_BYTES: u64 = 1 << 16;
 /// id u64, code u16, text length u16, text.
 const MAX_FAILURE_BODY_BYTES: u64 = 8 + 2 + 2 + crate::failure::MAX_FAILURE_TEXT_BYTES as u64;
+/// id u64, count u16, names.
+const MAX_PROFILE_LIST_BODY_BYTES: u64 = 8 + 2 + (MAX_PROFILE_NAMES * size_of::<ProfileName>()) as u64;
+/// id u64, name, contents.
+const MAX_PROFILE_OFFER_BODY_BYTES: u64 = 8 + (size_of::<ProfileName>() + MAX_PROFILE_BYTES) as u64;
 /// A nonce u64.
 const PING_BODY_BYTES: u64 = 8;
 
@@ -51,10 +75,16 @@ pub enum Kind {
     Pong = 7,
     /// Either way, last.
     Goodbye = 8,
+    /// Client to server: which of these profiles are there?
+    ProfileQuery = 9,
+    /// Server to client: these are there.
+    ProfileList = 10,
+    /// Client to server: a profile.
+    ProfileOffer = 11,
 }
 
 impl Kind {
-    const ALL: [Kind; 8] = [
+    const ALL: [Kind; 11] = [
         Kind::Hello,
         Kind::Welcome,
         Kind::Request,
@@ -63,6 +93,9 @@ impl Kind {
         Kind::Ping,
         Kind::Pong,
         Kind::Goodbye,
+        Kind::ProfileQuery,
+        Kind::ProfileList,
+        Kind::ProfileOffer,
     ];
 
     fn from_byte(byte: u8) -> Result<Kind, Error> {
@@ -80,6 +113,9 @@ impl Kind {
             Kind::Ping => "ping",
             Kind::Pong => "pong",
             Kind::Goodbye => "goodbye",
+            Kind::ProfileQuery => "profile query",
+            Kind::ProfileList => "profile list",
+            Kind::ProfileOffer => "profile offer",
         }
     }
 
@@ -93,21 +129,61 @@ impl Kind {
             Kind::Failure => MAX_FAILURE_BODY_BYTES,
             Kind::Ping | Kind::Pong => PING_BODY_BYTES,
             Kind::Goodbye => 0,
+            Kind::ProfileQuery | Kind::ProfileList => MAX_PROFILE_LIST_BODY_BYTES,
+            Kind::ProfileOffer => MAX_PROFILE_OFFER_BODY_BYTES,
         }
     }
 }
 
+/// A profile's name: the SHA-256 of its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProfileName(pub [u8; 32]);
+
+impl ProfileName {
+    /// The name of a profile of these bytes.
+    pub fn of(contents: &[u8]) -> ProfileName {
+        ProfileName(Sha256::digest(contents).into())
+    }
+}
+
+impl fmt::Display for ProfileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ProfileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ProfileName({self})")
+    }
+}
+
 /// What a client says first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Hello<'a> {
     /// The highest protocol version the client speaks.
     pub version: u16,
-    /// Optional abilities, one bit each; version 1 defines none, unknown bits are ignored.
+    /// Optional abilities, one bit each, such as [`PROFILES`]; unknown bits are ignored.
     pub capabilities: u64,
     /// The longest response the client takes, header included.
     pub max_message_bytes: u32,
     /// Name and version of the client's software, for people.
     pub software: &'a str,
+    /// The bearer token; empty is none.
+    pub token: &'a str,
+}
+
+/// Says whether there is a token, not which.
+impl fmt::Debug for Hello<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hello")
+            .field("version", &self.version)
+            .field("capabilities", &self.capabilities)
+            .field("max_message_bytes", &self.max_message_bytes)
+            .field("software", &self.software)
+            .field("has_token", &!self.token.is_empty())
+            .finish()
+    }
 }
 
 /// What a server answers to a hello.
@@ -121,6 +197,8 @@ pub struct Welcome<'a> {
     pub max_message_bytes: u32,
     /// The silence after which the server ends the connection.
     pub idle_timeout_ms: u32,
+    /// Most requests of this session that may be open at a time, at least 1.
+    pub max_in_flight: u32,
     /// Name and version of the server's software, for people.
     pub software: &'a str,
     /// The models and cuts served.
@@ -132,18 +210,22 @@ pub struct Welcome<'a> {
 pub struct Request<'a> {
     /// The client's number for this request, not 0, not in use by another open request.
     pub id: u64,
+    /// How long the client waits for the answer, counted from the request's arrival; 0 is forever.
+    pub deadline_ms: u32,
     /// One of the welcome's routes.
     pub route: &'a str,
     /// An opaque frame.
     pub payload: &'a [u8],
 }
 
-/// What the server spent on a request.
+/// What the server spent on a request, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Timings {
-    /// Nanoseconds to decode the payload.
+    /// Waiting for the tail.
+    pub queue_ns: u64,
+    /// Decoding the frame.
     pub decode_ns: u64,
-    /// Nanoseconds to run the tail.
+    /// Running the tail.
     pub tail_ns: u64,
 }
 
@@ -156,6 +238,13 @@ pub struct Response<'a> {
     pub timings: Timings,
     /// The tail's result, opaque.
     pub payload: &'a [u8],
+}
+
+impl Response<'_> {
+    /// Bytes of the whole message.
+    pub(crate) fn message_bytes(&self) -> u64 {
+        (HEADER_BYTES + 4 * size_of::<u64>() + self.payload.len()) as u64
+    }
 }
 
 /// A message of the protocol.
@@ -182,6 +271,29 @@ pub enum Message<'a> {
     Pong(u64),
     /// Announces the end of the connection.
     Goodbye,
+    /// Asks which of some profiles the server has.
+    ProfileQuery {
+        /// The client's number for it, as of a request.
+        id: u64,
+        /// The profiles asked for.
+        names: Vec<ProfileName>,
+    },
+    /// Answers a query, or an offer that was taken: the named profiles that the server has.
+    ProfileList {
+        /// The query's or offer's id.
+        id: u64,
+        /// Those that are there.
+        names: Vec<ProfileName>,
+    },
+    /// Offers a profile.
+    ProfileOffer {
+        /// The client's number for it, as of a request.
+        id: u64,
+        /// What the contents hash to.
+        name: ProfileName,
+        /// The profile.
+        contents: &'a [u8],
+    },
 }
 
 impl<'a> Message<'a> {
@@ -196,6 +308,9 @@ impl<'a> Message<'a> {
             Message::Ping(_) => Kind::Ping,
             Message::Pong(_) => Kind::Pong,
             Message::Goodbye => Kind::Goodbye,
+            Message::ProfileQuery { .. } => Kind::ProfileQuery,
+            Message::ProfileList { .. } => Kind::ProfileList,
+            Message::ProfileOffer { .. } => Kind::ProfileOffer,
         }
     }
 
@@ -204,6 +319,7 @@ impl<'a> Message<'a> {
         match self {
             Message::Request(request) => request.payload,
             Message::Response(response) => response.payload,
+            Message::ProfileOffer { contents, .. } => contents,
             _ => &[],
         }
     }

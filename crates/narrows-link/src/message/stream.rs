@@ -26,7 +26,7 @@ impl Reader {
     }
 
     /// Whether some bytes of the next message are here already.
-    pub fn has_begun(&self) -> bool {
+    fn has_begun(&self) -> bool {
         self.start < self.end
     }
 
@@ -43,11 +43,6 @@ impl Reader {
         let begin = self.start;
         self.start += message_bytes;
         header.read_body(&self.buffer[begin..self.start])
-    }
-
-    /// The last `count` bytes of the message read last.
-    pub(crate) fn ending(&self, count: usize) -> &[u8] {
-        &self.buffer[self.start - count..self.start]
     }
 
     /// Receives until `needed` bytes are there.
@@ -123,6 +118,11 @@ impl Writer {
                 Err(error) => return Err(Error::io("sending")(error)),
             }
         }
-        Ok(())
+        stream.flush().map_err(Error::io("sending"))
+    }
+
+    /// Bytes of what was staged last, without its payload.
+    pub(crate) fn staged_bytes(&self) -> usize {
+        self.head.len()
     }
 }

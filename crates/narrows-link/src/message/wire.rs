@@ -1,52 +1,75 @@
 //! Messages as bytes: one function writes the fields, its twin reads them in the same order.
 
+use crc_fast::{CrcAlgorithm, Digest};
+
 use super::{
-    HEADER_BYTES, Hello, Kind, MAGIC, MAX_ROUTE_BYTES, MAX_ROUTES, MAX_SOFTWARE_BYTES, Message, Request,
-    Response, Timings, VERSION, Welcome,
+    CHECKED_HEADER_BYTES, HEADER_BYTES, Hello, Kind, MAGIC, MAX_PROFILE_NAMES, MAX_ROUTE_BYTES, MAX_ROUTES,
+    MAX_SOFTWARE_BYTES, MAX_TOKEN_BYTES, Message, ProfileName, Request, Response, Timings, VERSION, Welcome,
 };
 use crate::{Code, Error, Failure, failure::MAX_FAILURE_TEXT_BYTES};
 
 /// A message header, checked against the limits.
-pub(super) struct Header {
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Header {
     kind: Kind,
     body_bytes: usize,
+    body_checksum: u32,
 }
 
 impl Header {
     /// Reads a header from the first [`HEADER_BYTES`] of `bytes`. `limit` bounds messages with a
     /// payload (header included); control messages have bounds of their own.
-    pub(super) fn read_from(bytes: &[u8], limit: u32) -> Result<Header, Error> {
+    ///
+    /// The header has a checksum of its own: a damaged length would otherwise be believed, and
+    /// waited for, before the body's checksum could tell.
+    pub(crate) fn read_from(bytes: &[u8], limit: u32) -> Result<Header, Error> {
         let mut fields = Fields { bytes };
         let word = u32::from_le_bytes(fields.array("message header")?);
         let body_bytes = u64::from(fields.u32("message header")?);
+        let body_checksum = fields.u32("message header")?;
+        // What the first byte says comes first: it tells best that the peer is something else.
         let kind = Kind::from_byte(word as u8)?;
         if word >> 8 != 0 {
             return Err(Error::Reserved { what: "message header", value: u64::from(word >> 8) });
         }
+        let stored = fields.u32("message header")?;
+        check_sum("message header", stored, checksum(&[&bytes[..CHECKED_HEADER_BYTES]]))?;
         check_limit("message body", body_bytes, kind.max_body_bytes(limit))?;
-        Ok(Header { kind, body_bytes: body_bytes as usize })
+        Ok(Header { kind, body_bytes: body_bytes as usize, body_checksum })
+    }
+
+    /// The message's kind.
+    #[cfg(feature = "server")]
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Bytes of the whole message.
-    pub(super) fn message_bytes(&self) -> usize {
+    pub(crate) fn message_bytes(&self) -> usize {
         HEADER_BYTES + self.body_bytes
     }
 
     /// Reads the body that follows this header; `message` is the whole message.
-    pub(super) fn read_body<'a>(&self, message: &'a [u8]) -> Result<Message<'a>, Error> {
+    pub(crate) fn read_body<'a>(&self, message: &'a [u8]) -> Result<Message<'a>, Error> {
         let mut fields = Fields { bytes: message };
         fields.take("message header", HEADER_BYTES)?;
+        check_sum("message body", self.body_checksum, checksum(&[fields.bytes]))?;
         Ok(match self.kind {
             Kind::Hello => Message::Hello(read_hello(&mut fields)?),
             Kind::Welcome => Message::Welcome(read_welcome(&mut fields)?),
             Kind::Request => Message::Request(Request {
                 id: fields.u64("request id")?,
+                deadline_ms: fields.u32("request deadline")?,
                 route: fields.text("route", MAX_ROUTE_BYTES)?,
                 payload: fields.bytes,
             }),
             Kind::Response => Message::Response(Response {
                 id: fields.u64("response id")?,
-                timings: Timings { decode_ns: fields.u64("timings")?, tail_ns: fields.u64("timings")? },
+                timings: Timings {
+                    queue_ns: fields.u64("timings")?,
+                    decode_ns: fields.u64("timings")?,
+                    tail_ns: fields.u64("timings")?,
+                },
                 payload: fields.bytes,
             }),
             Kind::Failure => {
@@ -59,6 +82,19 @@ impl Header {
             Kind::Ping => Message::Ping(read_nonce(&mut fields, "ping")?),
             Kind::Pong => Message::Pong(read_nonce(&mut fields, "pong")?),
             Kind::Goodbye => Message::Goodbye,
+            Kind::ProfileQuery => {
+                let (id, names) = read_names(&mut fields, "profile query")?;
+                Message::ProfileQuery { id, names }
+            }
+            Kind::ProfileList => {
+                let (id, names) = read_names(&mut fields, "profile list")?;
+                Message::ProfileList { id, names }
+            }
+            Kind::ProfileOffer => Message::ProfileOffer {
+                id: fields.u64("profile offer id")?,
+                name: ProfileName(fields.array("profile name")?),
+                contents: fields.bytes,
+            },
         })
     }
 }
@@ -87,7 +123,7 @@ impl<'a> Message<'a> {
     }
 
     /// Appends all but the payload, and gives the payload: a stream writes both with one call.
-    pub(super) fn write_head_into(&self, out: &mut Vec<u8>, limit: u32) -> Result<&'a [u8], Error> {
+    pub(crate) fn write_head_into(&self, out: &mut Vec<u8>, limit: u32) -> Result<&'a [u8], Error> {
         let start = out.len();
         let written = self.write_checked_head(out, start, limit);
         if written.is_err() {
@@ -97,16 +133,19 @@ impl<'a> Message<'a> {
     }
 
     fn write_checked_head(&self, out: &mut Vec<u8>, start: usize, limit: u32) -> Result<&'a [u8], Error> {
-        out.extend_from_slice(&[self.kind() as u8, 0, 0, 0, 0, 0, 0, 0]);
+        out.extend_from_slice(&[0; HEADER_BYTES]);
+        out[start] = self.kind() as u8;
         match self {
             Message::Hello(hello) => write_hello(out, hello)?,
             Message::Welcome(welcome) => write_welcome(out, welcome)?,
             Message::Request(request) => {
                 out.extend_from_slice(&request.id.to_le_bytes());
+                out.extend_from_slice(&request.deadline_ms.to_le_bytes());
                 write_text(out, "route", request.route, MAX_ROUTE_BYTES)?;
             }
             Message::Response(response) => {
                 out.extend_from_slice(&response.id.to_le_bytes());
+                out.extend_from_slice(&response.timings.queue_ns.to_le_bytes());
                 out.extend_from_slice(&response.timings.decode_ns.to_le_bytes());
                 out.extend_from_slice(&response.timings.tail_ns.to_le_bytes());
             }
@@ -117,11 +156,22 @@ impl<'a> Message<'a> {
             }
             Message::Ping(nonce) | Message::Pong(nonce) => out.extend_from_slice(&nonce.to_le_bytes()),
             Message::Goodbye => {}
+            Message::ProfileQuery { id, names } | Message::ProfileList { id, names } => {
+                write_names(out, *id, names)?;
+            }
+            Message::ProfileOffer { id, name, .. } => {
+                out.extend_from_slice(&id.to_le_bytes());
+                out.extend_from_slice(&name.0);
+            }
         }
         let payload = self.payload();
         let body_bytes = (out.len() - start - HEADER_BYTES + payload.len()) as u64;
         check_limit("message body", body_bytes, self.kind().max_body_bytes(limit))?;
-        out[start + 4..start + HEADER_BYTES].copy_from_slice(&(body_bytes as u32).to_le_bytes());
+        let body_checksum = checksum(&[&out[start + HEADER_BYTES..], payload]);
+        out[start + 4..start + 8].copy_from_slice(&(body_bytes as u32).to_le_bytes());
+        out[start + 8..start + 12].copy_from_slice(&body_checksum.to_le_bytes());
+        let header_checksum = checksum(&[&out[start..start + CHECKED_HEADER_BYTES]]);
+        out[start + 12..start + HEADER_BYTES].copy_from_slice(&header_checksum.to_le_bytes());
         Ok(payload)
     }
 }
@@ -131,7 +181,8 @@ fn write_hello(out: &mut Vec<u8>, hello: &Hello<'_>) -> Result<(), Error> {
     out.extend_from_slice(&hello.version.to_le_bytes());
     out.extend_from_slice(&hello.capabilities.to_le_bytes());
     out.extend_from_slice(&hello.max_message_bytes.to_le_bytes());
-    write_text(out, "software", hello.software, MAX_SOFTWARE_BYTES)
+    write_text(out, "software", hello.software, MAX_SOFTWARE_BYTES)?;
+    write_text(out, "token", hello.token, MAX_TOKEN_BYTES)
 }
 
 fn read_hello<'a>(fields: &mut Fields<'a>) -> Result<Hello<'a>, Error> {
@@ -140,6 +191,7 @@ fn read_hello<'a>(fields: &mut Fields<'a>) -> Result<Hello<'a>, Error> {
         capabilities: fields.u64("capabilities")?,
         max_message_bytes: fields.u32("message limit")?,
         software: fields.text("software", MAX_SOFTWARE_BYTES)?,
+        token: fields.text("token", MAX_TOKEN_BYTES)?,
     };
     // A newer client may say more; what is known stays where it is.
     if hello.version <= VERSION {
@@ -154,6 +206,7 @@ fn write_welcome(out: &mut Vec<u8>, welcome: &Welcome<'_>) -> Result<(), Error> 
     out.extend_from_slice(&welcome.capabilities.to_le_bytes());
     out.extend_from_slice(&welcome.max_message_bytes.to_le_bytes());
     out.extend_from_slice(&welcome.idle_timeout_ms.to_le_bytes());
+    out.extend_from_slice(&welcome.max_in_flight.to_le_bytes());
     write_text(out, "software", welcome.software, MAX_SOFTWARE_BYTES)?;
     check_limit("number of routes", welcome.routes.len() as u64, MAX_ROUTES as u64)?;
     out.extend_from_slice(&(welcome.routes.len() as u16).to_le_bytes());
@@ -170,6 +223,7 @@ fn read_welcome<'a>(fields: &mut Fields<'a>) -> Result<Welcome<'a>, Error> {
         capabilities: fields.u64("capabilities")?,
         max_message_bytes: fields.u32("message limit")?,
         idle_timeout_ms: fields.u32("idle timeout")?,
+        max_in_flight: fields.u32("requests in flight")?,
         software: fields.text("software", MAX_SOFTWARE_BYTES)?,
         routes: Vec::new(),
     };
@@ -193,6 +247,24 @@ fn read_version(fields: &mut Fields<'_>) -> Result<u16, Error> {
     }
 }
 
+fn write_names(out: &mut Vec<u8>, id: u64, names: &[ProfileName]) -> Result<(), Error> {
+    check_limit("number of profiles", names.len() as u64, MAX_PROFILE_NAMES as u64)?;
+    out.extend_from_slice(&id.to_le_bytes());
+    out.extend_from_slice(&(names.len() as u16).to_le_bytes());
+    names.iter().for_each(|name| out.extend_from_slice(&name.0));
+    Ok(())
+}
+
+fn read_names(fields: &mut Fields<'_>, what: &'static str) -> Result<(u64, Vec<ProfileName>), Error> {
+    let id = fields.u64(what)?;
+    let count = fields.u16("number of profiles")?;
+    check_limit("number of profiles", u64::from(count), MAX_PROFILE_NAMES as u64)?;
+    let names =
+        (0..count).map(|_| fields.array("profile name").map(ProfileName)).collect::<Result<_, _>>()?;
+    fields.end(what)?;
+    Ok((id, names))
+}
+
 fn read_nonce(fields: &mut Fields<'_>, what: &'static str) -> Result<u64, Error> {
     let nonce = fields.u64(what)?;
     fields.end(what)?;
@@ -204,6 +276,22 @@ fn write_text(out: &mut Vec<u8>, what: &'static str, text: &str, limit: usize) -
     out.extend_from_slice(&(text.len() as u16).to_le_bytes());
     out.extend_from_slice(text.as_bytes());
     Ok(())
+}
+
+/// CRC-32C of the parts in a row.
+fn checksum(parts: &[&[u8]]) -> u32 {
+    match parts {
+        [whole] => crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, whole) as u32,
+        parts => {
+            let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
+            parts.iter().for_each(|part| digest.update(part));
+            digest.finalize() as u32
+        }
+    }
+}
+
+fn check_sum(what: &'static str, stored: u32, computed: u32) -> Result<(), Error> {
+    if stored == computed { Ok(()) } else { Err(Error::Checksum { what, stored, computed }) }
 }
 
 fn check_limit(what: &'static str, value: u64, limit: u64) -> Result<(), Error> {

@@ -1,14 +1,17 @@
 //! Frame to tensor.
 
+use std::ops::Range;
+
 use super::encoder::csr_alphabet;
 use super::lossless::Joiner;
+use super::range;
 use super::stream::StreamReader;
 use crate::cpu::Path;
 use crate::error::{Error, Result};
 use crate::frame::Cursor;
 use crate::frame::header::{self, Content, Header, Limits};
 use crate::frame::stream::{Expected, Order};
-use crate::layout::{Csr, Layout, Planes};
+use crate::layout::{Csr, Layout, Planes, Rows};
 use crate::profile::{Profile, Profiles};
 use crate::quantize::{self, Affine, Dequantizer};
 use crate::tensor::{Dtype, Element, Tensor, read_le};
@@ -22,12 +25,12 @@ use half::{bf16, f16};
 pub struct Decoder {
     limits: Limits,
     path: Path,
-    profiles: Profiles,
+    pub(super) profiles: Profiles,
     symbols: Vec<u8>,
-    coded: Vec<u8>,
+    pub(super) coded: Vec<u8>,
     wide: Vec<u16>,
     spare: Vec<Affine>,
-    reader: StreamReader,
+    pub(super) reader: StreamReader,
     joiner: Joiner,
 }
 
@@ -93,6 +96,15 @@ impl Decoder {
         self
     }
 
+    /// The same decoder with the chunks of large streams coded on up to `threads` threads of the current rayon pool.
+    /// The values do not depend on their number.
+    #[cfg(feature = "rayon")]
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.reader.threads = threads;
+        self
+    }
+
     /// The same decoder with these profiles.
     #[must_use]
     pub fn with_profiles(mut self, profiles: Profiles) -> Self {
@@ -129,28 +141,40 @@ impl Decoder {
     /// [`Error::LimitExceeded`] if the tensor is larger than the limits allow; [`Error::UnknownProfile`]
     /// if the frame names one this decoder does not have; any header error of [`Error`] otherwise.
     pub fn decode_into(&mut self, frame: &[u8], tensor: &mut Tensor) -> Result<()> {
+        self.decode_part(frame, None, tensor).map(|_| ())
+    }
+
+    /// Decode the elements `range`, or all; gives the chunks decoded and their number in all, 1 and 1 where there
+    /// was nothing to choose from.
+    pub(super) fn decode_part(
+        &mut self,
+        frame: &[u8],
+        range: Option<&Range<usize>>,
+        tensor: &mut Tensor,
+    ) -> Result<(usize, usize)> {
         let (header, mut cursor) = header::read_checked(frame, &self.limits, &mut self.spare)?;
         let Tensor { storage, shape } = tensor;
         let (result, elements) = match header.dtype {
             Dtype::F32 => {
                 let out = f32::storage(storage);
-                (self.decode_elements(&header, &mut cursor, out), out.len())
+                (self.decode_elements(&header, &mut cursor, range, out), out.len())
             }
             Dtype::F16 => {
                 let out = f16::storage(storage);
-                (self.decode_elements(&header, &mut cursor, out), out.len())
+                (self.decode_elements(&header, &mut cursor, range, out), out.len())
             }
             Dtype::Bf16 => {
                 let out = bf16::storage(storage);
-                (self.decode_elements(&header, &mut cursor, out), out.len())
+                (self.decode_elements(&header, &mut cursor, range, out), out.len())
             }
         };
-        let result = result.and_then(|()| cursor.expect_end());
+        let result = result.and_then(|chunks| cursor.expect_end().map(|()| chunks));
         if let Content::Quantized { dequantizer: Some(Dequantizer::PerChannel(maps)), .. } = header.content {
             // Their memory serves the next frame.
             self.spare = maps;
         }
-        *shape = if result.is_ok() { header.shape } else { crate::Shape::new(&[elements])? };
+        let whole = result.is_ok() && range.is_none();
+        *shape = if whole { header.shape } else { crate::Shape::new(&[elements])? };
         result
     }
 
@@ -158,17 +182,38 @@ impl Decoder {
         &mut self,
         header: &Header,
         cursor: &mut Cursor<'_>,
+        range: Option<&Range<usize>>,
+        out: &mut Vec<T>,
+    ) -> Result<(usize, usize)> {
+        let Some(range) = range else {
+            return self.decode_all(header, cursor, out).map(|()| (1, 1));
+        };
+        range::check(range, header.shape.elements())?;
+        if range::covers(&header.content) {
+            return self.decode_range(header, cursor, range, out);
+        }
+        self.decode_all(header, cursor, out)?;
+        out.truncate(range.end);
+        out.drain(..range.start);
+        Ok((1, 1))
+    }
+
+    fn decode_all<T: Element>(
+        &mut self,
+        header: &Header,
+        cursor: &mut Cursor<'_>,
         out: &mut Vec<T>,
     ) -> Result<()> {
         let count = header.shape.elements();
         let width = T::DTYPE.size();
-        out.clear();
         match &header.content {
             Content::Raw => {
+                out.clear();
                 let bytes = cursor.take("elements", count * width)?;
                 out.extend(read_le::<T>(bytes));
             }
             Content::Constant => {
+                out.clear();
                 let bytes = cursor.take("element", width)?;
                 out.extend(read_le::<T>(bytes).cycle().take(count));
             }
@@ -185,19 +230,22 @@ impl Decoder {
                 let map = resolve(dequantizer.as_ref(), profile.as_deref())?;
                 let map = dequantizer.as_ref().unwrap_or(&map);
                 let symbols = Symbols::new(header, map, *axis, *layout, *nonzeros)?;
-                self.decode_symbols(&symbols, profile.as_deref(), cursor)?;
-                quantize::dequantize(map, &self.symbols, &symbols.planes, out);
+                let rows = self.decode_symbols(&symbols, profile.as_deref(), cursor)?;
+                let Self { path, coded, symbols: natural, .. } = self;
+                let coded = rows.as_ref().map(|rows| (rows, coded.as_slice()));
+                quantize::dequantize(*path, map, &symbols.planes, coded, natural, out);
             }
         }
         Ok(())
     }
 
+    /// Decode into `self.symbols`, or into `self.coded` if they are in the order of the rows returned.
     fn decode_symbols(
         &mut self,
         symbols: &Symbols<'_>,
         profile: Option<&Profile>,
         cursor: &mut Cursor<'_>,
-    ) -> Result<()> {
+    ) -> Result<Option<Rows>> {
         let Self { reader, coded, wide, .. } = self;
         let levels = usize::from(symbols.dequantizer.levels());
         let model = profile.map(Profile::model);
@@ -207,7 +255,7 @@ impl Decoder {
             }
             Layout::Planes => {
                 let header = reader.read(cursor, &symbols.expected, model, coded)?;
-                header.rows.scatter(&symbols.planes, coded, &mut self.symbols);
+                return Ok(Some(header.rows));
             }
             Layout::CsrJoint { rows } | Layout::CsrSeparate { rows } => {
                 reader.read(cursor, &symbols.expected, None, wide)?;
@@ -219,7 +267,7 @@ impl Decoder {
                 }
             }
         }
-        Ok(())
+        Ok(None)
     }
 }
 

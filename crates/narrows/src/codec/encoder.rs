@@ -9,11 +9,11 @@ use crate::error::Result;
 use crate::frame::header::{self, Content};
 use crate::frame::stream::{Coder, Order};
 use crate::frame::{self};
-use crate::layout::{Csr, Layout, Planes, ReshapeSearch, Rows, best};
+use crate::layout::{Csr, Layout, Planes, ReshapeSearch, best};
 use crate::model::histogram;
+use crate::model::tally::Tally;
 use crate::profile::ProfileId;
-use crate::quantize::{self, Dequantizer, Quantized, Quantizer, Scratch};
-use crate::rans;
+use crate::quantize::{self, Dequantizer, Output, Quantized, Quantizer, Scratch};
 use crate::tensor::{Element, Shape, Tensor, TensorView, with_elements, write_le};
 
 /// Turns tensors into frames; keeps its buffers, so that encoding again allocates nothing.
@@ -40,6 +40,8 @@ pub struct Encoder {
     dense: Tensor,
     symbols: Vec<u8>,
     coded: Vec<u8>,
+    tally: Tally,
+    /// Symbols counted, as the quantiser left them.
     counts: Vec<u32>,
     dequantizer: Option<Dequantizer>,
     scratch: Scratch,
@@ -82,6 +84,15 @@ impl Encoder {
     pub fn with_path(mut self, path: Path) -> Self {
         self.path = path.or_portable();
         self.writer.path = self.path;
+        self
+    }
+
+    /// The same encoder with the chunks of large streams coded on up to `threads` threads of the current rayon pool.
+    /// The bytes do not depend on their number.
+    #[cfg(feature = "rayon")]
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.writer.threads = threads;
         self
     }
 
@@ -136,7 +147,7 @@ impl Encoder {
         } else {
             match self.quantize(elements, &planes)? {
                 Quantized::Constant => write_constant(elements[0], shape, frame),
-                Quantized::Symbols => self.encode_symbols::<T>(shape, &planes, frame),
+                Quantized::Symbols { ends } => self.encode_symbols::<T>(shape, &planes, ends, frame),
             }
         }
         // Nothing may grow: what did not become smaller goes as it is.
@@ -156,12 +167,25 @@ impl Encoder {
         let fixed = self.options.profile.as_ref().map(|profile| Quantizer::Fixed(*profile.affine()));
         let quantizer = fixed.as_ref().unwrap_or(&self.options.quantizer);
         let dequantizer = self.dequantizer.get_or_insert_with(|| Dequantizer::PerChannel(Vec::new()));
-        quantize::quantize(quantizer, elements, planes, &mut self.symbols, dequantizer, &mut self.scratch)
+        let tally = if fixed.is_none() { Some(&mut self.tally) } else { None };
+        let output = Output { symbols: &mut self.symbols, tally, dequantizer };
+        let quantized =
+            quantize::quantize(self.path, quantizer, elements, planes, output, &mut self.scratch)?;
+        if let (Quantized::Symbols { .. }, None) = (&quantized, &fixed) {
+            self.tally.finish(self.path, &mut self.counts);
+        }
+        Ok(quantized)
     }
 
-    fn encode_symbols<T: Element>(&mut self, shape: &Shape, planes: &Planes, frame: &mut Vec<u8>) {
+    fn encode_symbols<T: Element>(
+        &mut self,
+        shape: &Shape,
+        planes: &Planes,
+        ends: Option<[u8; 2]>,
+        frame: &mut Vec<u8>,
+    ) {
         let alphabet = self.dequantizer.as_ref().map_or(2, |map| usize::from(map.levels()));
-        let chosen = self.plan(planes, alphabet);
+        let chosen = self.plan(planes, alphabet, ends);
         let (layout, nonzeros) = match chosen {
             Chosen::Order0 => (Layout::Natural, 0),
             Chosen::Neighbours => (Layout::Planes, 0),
@@ -179,6 +203,7 @@ impl Encoder {
             Chosen::Order0 => self.writer.write(&self.symbols, &self.order_0, &self.order_0.model, frame),
             Chosen::Neighbours => {
                 let plan = &self.neighbours;
+                plan.rows.gather(self.path, planes, &self.symbols, &mut self.coded);
                 let model = self.options.profile.as_ref().map_or(&plan.model, |profile| profile.model());
                 self.writer.write(&self.coded, plan, model, frame);
             }
@@ -191,12 +216,13 @@ impl Encoder {
     }
 
     /// Plan every layout the options allow and choose the smallest.
-    fn plan(&mut self, planes: &Planes, alphabet: usize) -> Chosen {
+    /// `ends` are the least and the greatest symbol, if the quantiser knows.
+    fn plan(&mut self, planes: &Planes, alphabet: usize, ends: Option<[u8; 2]>) -> Chosen {
         let natural = Order::Natural(self.symbols.len());
-        histogram::count(&self.symbols, alphabet, &mut self.counts);
-        if let LayoutChoice::CsrJoint(reshape) | LayoutChoice::CsrSeparate(reshape) = self.options.layout
-            && self.options.profile.is_none()
-        {
+        if self.options.profile.is_some() {
+            return self.plan_profile(planes, alphabet, ends);
+        }
+        if let LayoutChoice::CsrJoint(reshape) | LayoutChoice::CsrSeparate(reshape) = self.options.layout {
             return self.plan_csr(alphabet, reshape);
         }
         if let Some(symbol) = self.counts.iter().position(|&n| n as usize == self.symbols.len()) {
@@ -205,17 +231,11 @@ impl Encoder {
         }
         let target = self.options.target;
         let options = &self.options;
-        if options.profile.is_some() {
-            return self.plan_profile(planes, alphabet);
-        }
         let plan = &mut self.order_0;
         match options.coder {
             CoderChoice::Packed => plan.set_packed(natural, alphabet),
             CoderChoice::Tans { state_bits } => {
-                // Every symbol that occurs needs a state.
-                let present = self.counts.iter().filter(|&&n| n > 0).count();
-                let state_bits = state_bits.max(crate::bits::width_of(present + 1));
-                plan.set_order_0(Coder::Tans { state_bits }, natural, &self.counts, target);
+                plan.set_order_0(CoderChoice::tans(state_bits, &self.counts), natural, &self.counts, target);
             }
             CoderChoice::Auto | CoderChoice::Rans => {
                 plan.set_order_0(Coder::Rans, natural, &self.counts, target);
@@ -227,7 +247,7 @@ impl Encoder {
                 layout => layout == LayoutChoice::Planes,
             };
         if with_contexts {
-            self.plan_neighbours(planes, alphabet);
+            self.neighbours.set_neighbours(self.path, &self.symbols, planes, alphabet, target);
             let forced = self.options.layout == LayoutChoice::Planes;
             if forced || self.neighbours.bytes() < self.order_0.bytes() {
                 return self.or_packed(Chosen::Neighbours, natural, alphabet);
@@ -247,32 +267,19 @@ impl Encoder {
         chosen
     }
 
-    fn plan_neighbours(&mut self, planes: &Planes, alphabet: usize) {
-        let order = Order::Planes(*planes);
-        let widest = Rows::of_planes(planes, rans::MAX_LANES);
-        widest.gather(planes, &self.symbols, &mut self.coded);
-        self.neighbours.set_neighbours(&self.coded, order, alphabet, self.options.target);
-        self.settle_rows(planes, &widest);
-    }
-
-    fn plan_profile(&mut self, planes: &Planes, alphabet: usize) -> Chosen {
-        let Some(profile) = self.options.profile.clone() else { return Chosen::Order0 };
-        let order = Order::Planes(*planes);
-        let widest = Rows::of_planes(planes, rans::MAX_LANES);
-        widest.gather(planes, &self.symbols, &mut self.coded);
-        self.neighbours.set_profile(&self.coded, profile.model(), order, alphabet, self.options.target);
-        self.settle_rows(planes, &widest);
-        self.or_packed(Chosen::Neighbours, Order::Natural(self.symbols.len()), alphabet)
-    }
-
-    /// Bring the symbols into the order of the rows that were chosen.
-    fn settle_rows(&mut self, planes: &Planes, widest: &Rows) {
-        if self.neighbours.rows != *widest {
-            self.neighbours.rows.gather(planes, &self.symbols, &mut self.coded);
+    fn plan_profile(&mut self, planes: &Planes, alphabet: usize, ends: Option<[u8; 2]>) -> Chosen {
+        let Some(profile) = &self.options.profile else { return Chosen::Order0 };
+        let natural = Order::Natural(self.symbols.len());
+        if let Some([least, greatest]) = ends
+            && least == greatest
+        {
+            self.order_0.set_constant(natural, alphabet, least.into());
+            return Chosen::Order0;
         }
-        if self.neighbours.chunks_cut_planes() {
-            self.neighbours.recount(&self.coded);
-        }
+        let (path, target) = (self.path, self.options.target);
+        let lengths = (profile.lengths(), alphabet);
+        self.neighbours.set_profile(path, &self.symbols, lengths, planes, target);
+        self.or_packed(Chosen::Neighbours, natural, alphabet)
     }
 
     fn plan_csr(&mut self, alphabet: usize, reshape: Reshape) -> Chosen {
@@ -295,7 +302,7 @@ impl Encoder {
             Layout::CsrSeparate { rows }
         } else {
             let order = Order::Natural(concatenated.len());
-            histogram::count(concatenated, alphabet, counts);
+            histogram::count(self.path, concatenated, alphabet, counts);
             match counts.iter().position(|&n| n as usize == concatenated.len()) {
                 Some(symbol) => plan.set_constant(order, alphabet, symbol),
                 None => plan.set_order_0(Coder::Rans, order, counts, target),
@@ -338,13 +345,17 @@ impl Encoder {
                 chunks: 0,
             });
         }
-        if matches!(self.quantize(elements, &planes)?, Quantized::Constant) {
+        let quantized = self.quantize(elements, &planes)?;
+        let Quantized::Symbols { ends } = quantized else {
             write_constant(elements[0], shape, &mut frame);
             let bytes = frame.len() as f64;
             return Ok(Estimate { bytes, entropy_bits: 0.0, model_bytes: 0, tables: 0, lanes: 0, chunks: 0 });
-        }
+        };
         let alphabet = self.dequantizer.as_ref().map_or(2, |map| usize::from(map.levels()));
-        let chosen = self.plan(&planes, alphabet);
+        let chosen = self.plan(&planes, alphabet, ends);
+        if let (Chosen::Neighbours, Some(profile)) = (chosen, &self.options.profile) {
+            self.neighbours.count_profile(self.path, &self.symbols, &planes, profile.model());
+        }
         let (plan, layout, nonzeros) = match chosen {
             Chosen::Order0 => (&self.order_0, Layout::Natural, 0),
             Chosen::Neighbours => (&self.neighbours, Layout::Planes, 0),

@@ -7,13 +7,13 @@
 use super::options::EncodeOptions;
 use super::plan::Plan;
 use super::stream::{StreamReader, StreamWriter};
+use crate::cpu::Path;
 use crate::error::{Error, Result};
 use crate::frame::header::{self, Content};
 use crate::frame::stream::{Coder, Expected, Order};
 use crate::frame::{self, Cursor};
-use crate::layout::{Layout, Planes, Rows};
+use crate::layout::{Layout, Planes};
 use crate::model::histogram;
-use crate::rans;
 use crate::tensor::{Dtype, Element, Shape};
 
 /// The most mantissa planes of a type: 24 bits of an f32.
@@ -88,7 +88,7 @@ impl Planner {
         }
         let format = Format::of(T::DTYPE);
         let zeros_left_out = self.split(elements, format);
-        let order = self.plan_exponents(format.exponents(), planes, options);
+        let order = self.plan_exponents(writer.path, format.exponents(), planes, options);
         let exponents = if order { Layout::Planes } else { Layout::Natural };
         let content = Content::Lossless { zeros_left_out, axis: planes.axis(), exponents };
         header::write(T::DTYPE, shape, None, &content, frame);
@@ -98,7 +98,7 @@ impl Planner {
             writer.write(&self.exponents, &self.plan, &self.plan.model, frame);
         }
         for (mantissas, bits) in self.mantissas.iter().zip(format.mantissa_planes()) {
-            plan_natural(&mut self.plan, mantissas, 1 << bits, &mut self.counts, options);
+            plan_natural(writer.path, &mut self.plan, mantissas, 1 << bits, &mut self.counts, options);
             writer.write(mantissas, &self.plan, &self.plan.model, frame);
         }
         frame::write_checksum(frame, 0);
@@ -121,27 +121,29 @@ impl Planner {
     }
 
     /// Plan the exponents; true if plane order with contexts is smaller.
-    fn plan_exponents(&mut self, alphabet: usize, planes: &Planes, options: &EncodeOptions) -> bool {
-        plan_natural(&mut self.plan, &self.exponents, alphabet, &mut self.counts, options);
+    fn plan_exponents(
+        &mut self,
+        path: Path,
+        alphabet: usize,
+        planes: &Planes,
+        options: &EncodeOptions,
+    ) -> bool {
+        plan_natural(path, &mut self.plan, &self.exponents, alphabet, &mut self.counts, options);
         if planes.positions() == 1 || self.plan.coder == Coder::Constant {
             return false;
         }
-        let widest = Rows::of_planes(planes, rans::MAX_LANES);
-        widest.gather(planes, &self.exponents, &mut self.coded);
-        self.neighbours.set_neighbours(&self.coded, Order::Planes(*planes), alphabet, options.target);
+        self.neighbours.set_neighbours(path, &self.exponents, planes, alphabet, options.target);
         if self.neighbours.bytes() >= self.plan.bytes() {
             return false;
         }
-        self.neighbours.rows.gather(planes, &self.exponents, &mut self.coded);
-        if self.neighbours.chunks_cut_planes() {
-            self.neighbours.recount(&self.coded);
-        }
+        self.neighbours.rows.gather(path, planes, &self.exponents, &mut self.coded);
         true
     }
 }
 
 /// Plan symbols in natural order: one table, or packed, or constant, whichever is smallest.
 fn plan_natural(
+    path: Path,
     plan: &mut Plan,
     symbols: &[u8],
     alphabet: usize,
@@ -149,7 +151,7 @@ fn plan_natural(
     options: &EncodeOptions,
 ) {
     let order = Order::Natural(symbols.len());
-    histogram::count(symbols, alphabet, counts);
+    histogram::count(path, symbols, alphabet, counts);
     if let Some(symbol) = counts.iter().position(|&n| n as usize == symbols.len()) {
         return plan.set_constant(order, alphabet, symbol);
     }
@@ -186,7 +188,7 @@ impl Joiner {
         let expected = Expected { alphabet: format.exponents(), order };
         if in_planes {
             let header = reader.read(cursor, &expected, None, &mut self.plane)?;
-            header.rows.scatter(planes, &self.plane, &mut self.exponents);
+            header.rows.scatter(reader.path, planes, &self.plane, &mut self.exponents);
         } else {
             reader.read(cursor, &expected, None, &mut self.exponents)?;
         }

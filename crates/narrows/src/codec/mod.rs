@@ -1,13 +1,16 @@
 //! From tensor to frame and back: the five steps put together.
 
-mod decoder;
-mod encoder;
+pub(crate) mod decoder;
+pub(crate) mod encoder;
 mod inspect;
 mod lossless;
 mod options;
 pub(crate) mod plan;
+mod range;
 pub(crate) mod stream;
 mod symbols;
+#[cfg(feature = "rayon")]
+mod threads;
 
 pub use decoder::Decoder;
 pub use encoder::{Encoder, Estimate, encode_raw};

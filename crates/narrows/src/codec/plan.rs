@@ -2,17 +2,24 @@
 
 use super::options::Target;
 use crate::bits::width_of;
+use crate::cpu::Path;
 use crate::frame::stream::{Coder, Order, write_directory, write_form, write_model};
 use crate::frame::varint_length;
-use crate::layout::Rows;
+use crate::layout::{Planes, Rows};
+use crate::model::bins::BinCounter;
 use crate::model::coding::{self, Scale};
+use crate::model::lengths::Lengths;
+use crate::model::neighbours::Neighbours;
 use crate::model::{Classes, Context, Model, histogram};
-use crate::rans::{self, Symbol};
+use crate::rans;
 use crate::tans;
 
 /// Bytes that a lane adds to its chunk on average: a first state of 4 bytes, of which 8 bits are
 /// information (a state is spread over `2^16..2^32` evenly in its logarithm).
 const BYTES_PER_LANE: f64 = 3.0;
+/// Chunks that a processor decodes side by side, and rows that make one worth its bytes, for [`Target::Speed`].
+const SIDE_BY_SIDE: usize = 4;
+const SPEEDY_ROWS: usize = 64;
 /// Bits of a table entry, for deciding which classes to merge before tables exist.
 const BITS_PER_ENTRY: f64 = 4.5;
 
@@ -33,6 +40,8 @@ pub(crate) struct Plan {
     pub(crate) symbol_bits: f64,
     /// Symbols counted by table.
     counts: Vec<u32>,
+    bins: BinCounter,
+    edges: Vec<u8>,
     weights: Vec<u32>,
 }
 
@@ -50,6 +59,8 @@ impl Default for Plan {
             symbol: 0,
             symbol_bits: 0.0,
             counts: Vec::new(),
+            bins: BinCounter::default(),
+            edges: Vec::new(),
             weights: Vec::new(),
         }
     }
@@ -89,16 +100,30 @@ impl Plan {
         self.arrange(target);
     }
 
-    /// Neighbour contexts over plane order; `coded` holds the symbols in the order of `Rows::of_planes`
-    /// with [`rans::MAX_LANES`] lanes, which may become another: see [`Plan::rows`].
-    pub(crate) fn set_neighbours(&mut self, coded: &[u8], order: Order, alphabet: usize, target: Target) {
+    /// Neighbour contexts over plane order; `symbols` are in row-major order.
+    pub(crate) fn set_neighbours(
+        &mut self,
+        path: Path,
+        symbols: &[u8],
+        planes: &Planes,
+        alphabet: usize,
+        target: Target,
+    ) {
+        let order = Order::Planes(*planes);
         self.start(Coder::Rans, order, alphabet);
         let rows = order.rows(rans::MAX_LANES);
-        Context::count_by_sum(coded, &rows, rows.count().max(1), alphabet, &mut self.counts);
+        let symbols = Neighbours { natural: symbols, planes, rows: &rows };
+        self.bins.count(path, &symbols, alphabet, &mut self.counts);
         let classes = Classes::merge(alphabet, &mut self.counts, BITS_PER_ENTRY);
         self.model.context = Context::Neighbours(classes);
         self.fit_tables();
         self.arrange(target);
+        if self.chunks_cut_planes() {
+            let symbols = Neighbours { rows: &self.rows, ..symbols };
+            let Context::Neighbours(classes) = &self.model.context else { unreachable!("it was just set") };
+            self.bins.cut(path, &symbols, self.chunk_rows, (classes, alphabet), &mut self.counts);
+            self.fit_tables();
+        }
     }
 
     /// Tables by segment; `coded` holds the symbols.
@@ -106,39 +131,62 @@ impl Plan {
         self.start(Coder::Rans, order, alphabet);
         let Order::Segments(_, ends) = order else { unreachable!("segments are an order of their own") };
         self.model.context = Context::Segments { ends };
-        self.recount(coded);
+        let (rows, chunk_rows) = (self.rows, self.chunk_rows);
+        self.model.context.count(coded, &rows, chunk_rows, alphabet, &mut self.counts);
+        self.fit_tables();
         self.arrange(target);
     }
 
-    /// A profile's model; `coded` as in [`Plan::set_neighbours`].
+    /// A profile's model, whose symbols have these lengths; `symbols` are in row-major order.
     pub(crate) fn set_profile(
         &mut self,
-        coded: &[u8],
-        model: &Model,
-        order: Order,
-        alphabet: usize,
+        path: Path,
+        symbols: &[u8],
+        (lengths, alphabet): (&Lengths, usize),
+        planes: &Planes,
         target: Target,
     ) {
+        let order = Order::Planes(*planes);
         self.start(Coder::Rans, order, alphabet);
         self.from_profile = true;
         let rows = order.rows(rans::MAX_LANES);
-        model.context.count(coded, &rows, rows.count().max(1), alphabet, &mut self.counts);
-        self.symbol_bits = model.cost_bits(&self.counts);
+        let symbols = Neighbours { natural: symbols, planes, rows: &rows };
+        self.symbol_bits = lengths.bits(path, &symbols, &mut self.edges);
         self.arrange(target);
     }
 
-    /// Count again in the arrangement chosen, where chunks cut planes and so change contexts.
-    pub(crate) fn recount<S: Symbol>(&mut self, coded: &[S]) {
-        if self.from_profile {
-            return;
+    /// A plan somebody else has made: rANS in plane order with this context, these rows and chunks, and
+    /// symbols counted by table; without counts the tables are a profile's.
+    pub(crate) fn set_given(
+        &mut self,
+        (order, lanes, chunk_rows): (Order, usize, usize),
+        alphabet: usize,
+        context: Context,
+        counts: Option<&[u32]>,
+    ) {
+        self.start(Coder::Rans, order, alphabet);
+        self.rows = order.rows(lanes);
+        self.chunk_rows = chunk_rows;
+        self.model.context = context;
+        self.from_profile = counts.is_none();
+        if let Some(counts) = counts {
+            self.counts.clear();
+            self.counts.extend_from_slice(counts);
+            self.fit_tables();
         }
-        let (rows, chunk_rows) = (self.rows, self.chunk_rows);
-        self.model.context.count(coded, &rows, chunk_rows, self.alphabet, &mut self.counts);
-        self.fit_tables();
+    }
+
+    /// Count the symbols of a plan with a profile by its tables, for their entropy.
+    pub(crate) fn count_profile(&mut self, path: Path, symbols: &[u8], planes: &Planes, model: &Model) {
+        let symbols = Neighbours { natural: symbols, planes, rows: &self.rows };
+        self.bins.count(path, &symbols, self.alphabet, &mut self.counts);
+        if let Context::Neighbours(classes) = &model.context {
+            classes.fold(&mut self.counts);
+        }
     }
 
     /// Whether a chunk starts within a plane, so that symbols there have other contexts than was counted.
-    pub(crate) const fn chunks_cut_planes(&self) -> bool {
+    const fn chunks_cut_planes(&self) -> bool {
         self.chunk_rows < self.rows.count() && !self.chunk_rows.is_multiple_of(self.rows.positions())
     }
 
@@ -182,9 +230,14 @@ impl Plan {
             Order::Planes(planes) => planes.count(),
             _ => self.order.symbols(),
         };
+        let least = if target == Target::Speed { most } else { least };
         let lanes = affordable.clamp(least, most).min(columns).max(1);
         self.rows = self.order.rows(1 << lanes.ilog2());
-        let chunks = (affordable / most).max(1);
+        let side_by_side = match target {
+            Target::Speed => (self.rows.count() / SPEEDY_ROWS).clamp(1, SIDE_BY_SIDE),
+            Target::Size | Target::Latency => 1,
+        };
+        let chunks = (affordable / most).max(side_by_side);
         let (count, positions, line) = (self.rows.count(), self.rows.positions(), self.rows.line());
         let groups = count.div_ceil(positions.max(1));
         self.chunk_rows = if chunks <= groups {

@@ -1,14 +1,17 @@
 //! Symbols to a stream and back, by the coder the plan or the stream's header names.
 
+use std::ops::Range;
+
 use super::plan::Plan;
+#[cfg(feature = "rayon")]
+use super::threads::{DecodeWorkers, EncodeWorkers};
 use crate::bits::{BitReader, BitWriter, width_of};
 use crate::cpu::Path;
 use crate::error::{Error, Result};
 use crate::frame::Cursor;
 use crate::frame::stream::{self, Coder, Expected, StreamHeader};
-use crate::model::{Model, chunks};
-use crate::rans::reference::{self, Slots};
-use crate::rans::{MAX_LANES, Symbol};
+use crate::model::Model;
+use crate::rans::{self, Run, Symbol};
 use crate::tans;
 use crate::tans::spec::Machine;
 
@@ -16,11 +19,16 @@ use crate::tans::spec::Machine;
 #[derive(Default)]
 pub(crate) struct StreamWriter {
     pub(crate) path: Path,
-    words: Vec<u16>,
+    /// Threads to share chunks out among; 0 and 1 are none but the caller's.
+    #[cfg(feature = "rayon")]
+    pub(crate) threads: usize,
+    #[cfg(feature = "rayon")]
+    workers: EncodeWorkers,
+    rans: rans::ChunkEncoder,
     payload: Vec<u8>,
     lengths: Vec<u32>,
     machine: Machine,
-    taken: Vec<(u16, u8)>,
+    tans: tans::Scratch,
 }
 
 impl StreamWriter {
@@ -45,27 +53,28 @@ impl StreamWriter {
     }
 
     fn write_rans<S: Symbol>(&mut self, coded: &[S], plan: &Plan, model: &Model) {
-        for chunk in chunks(&plan.rows, plan.chunk_rows) {
-            self.words.clear();
-            let symbols = &coded[plan.rows.range(&chunk)];
-            let states = reference::encode_chunk(symbols, &plan.rows, &chunk, model, &mut self.words);
-            let lanes = plan.rows.width(chunk.start);
-            self.payload.extend(states[..lanes].iter().flat_map(|state| state.to_le_bytes()));
-            self.payload.extend(self.words.iter().flat_map(|word| word.to_le_bytes()));
-            self.lengths.push(self.words.len() as u32);
+        let output = rans::Output { payload: &mut self.payload, lengths: &mut self.lengths };
+        #[cfg(feature = "rayon")]
+        if self.threads > 1 {
+            let how = (self.path, self.threads);
+            return self.workers.encode(how, coded, (&plan.rows, plan.chunk_rows), model, output);
         }
+        self.rans.encode(self.path, coded, &Run::all(&plan.rows, plan.chunk_rows), model, output);
+    }
+
+    /// Forget the tables made of the last model.
+    #[cfg(feature = "stages")]
+    pub(crate) fn forget(&mut self) {
+        self.rans.forget();
     }
 
     fn write_tans<S: Symbol>(&mut self, coded: &[S], plan: &Plan, model: &Model) {
         let coded = S::as_bytes(coded).expect("tANS is planned for byte symbols only");
         let table = &model.tables()[0];
-        self.machine.set(table);
-        for chunk in chunks(&plan.rows, plan.chunk_rows) {
-            let symbols = &coded[plan.rows.range(&chunk)];
-            let Self { machine, taken, payload, lengths, .. } = self;
-            let output = tans::encoding::Output { taken, payload, lengths };
-            tans::encoding::encode_chunk(symbols, &plan.rows, &chunk, (table, machine), output);
-        }
+        let Self { path, machine, tans, payload, lengths, .. } = self;
+        machine.set(table);
+        let order = (&plan.rows, plan.chunk_rows);
+        tans::encode(*path, coded, order, (table, machine), tans, payload, lengths);
     }
 }
 
@@ -73,10 +82,15 @@ impl StreamWriter {
 #[derive(Default)]
 pub(crate) struct StreamReader {
     pub(crate) path: Path,
+    /// Threads to share chunks out among; 0 and 1 are none but the caller's.
+    #[cfg(feature = "rayon")]
+    pub(crate) threads: usize,
+    #[cfg(feature = "rayon")]
+    workers: DecodeWorkers,
     model: Model,
     weights: Vec<u32>,
     lengths: Vec<u32>,
-    slots: Slots,
+    rans: rans::ChunkDecoder,
     machine: Machine,
 }
 
@@ -94,6 +108,16 @@ impl StreamReader {
         Ok((header.clone(), profile.filter(|_| header.model_from_profile).unwrap_or(own)))
     }
 
+    /// The directory of the stream surveyed last: words of each chunk for rANS.
+    pub(crate) fn lengths(&self) -> &[u32] {
+        &self.lengths
+    }
+
+    /// The model of the stream surveyed last, if that has one of its own.
+    pub(crate) const fn model(&self) -> &Model {
+        &self.model
+    }
+
     fn read_header(
         &mut self,
         cursor: &mut Cursor<'_>,
@@ -101,6 +125,44 @@ impl StreamReader {
         profile: Option<&Model>,
     ) -> Result<StreamHeader> {
         stream::read(cursor, expected, profile, &mut self.model, &mut self.weights, &mut self.lengths)
+    }
+
+    /// Forget the tables made of the last model.
+    #[cfg(feature = "stages")]
+    pub(crate) fn forget(&mut self) {
+        self.rans.forget();
+    }
+
+    /// Decode the chunks that `choose` picks by the stream's header into `coded`; gives them too. Streams that are
+    /// not rANS-coded are decoded whole.
+    pub(crate) fn read_chunks(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        expected: &Expected,
+        profile: Option<&Model>,
+        choose: impl FnOnce(&StreamHeader) -> Range<usize>,
+        coded: &mut Vec<u8>,
+    ) -> Result<(StreamHeader, Range<usize>)> {
+        let start = cursor.clone();
+        let header = self.read_header(cursor, expected, profile)?;
+        if header.coder != Coder::Rans {
+            *cursor = start;
+            let header = self.read(cursor, expected, profile, coded)?;
+            let chunks = header.rows.count().div_ceil(header.chunk_rows.max(1));
+            return Ok((header, 0..chunks));
+        }
+        let payload = cursor.take("payload", header.bytes.payload())?;
+        let chosen = choose(&header);
+        let before = Run::new(&header.rows, header.chunk_rows, 0..chosen.start);
+        let run = Run::new(&header.rows, header.chunk_rows, chosen.clone());
+        let payload = &payload[before.payload(&self.lengths)..];
+        coded.resize(run.symbols().len(), 0);
+        let model = profile.filter(|_| header.model_from_profile).unwrap_or(&self.model);
+        let lengths = &self.lengths[chosen.clone()];
+        self.rans
+            .decode(self.path, rans::Input { payload, lengths }, &run, model, coded)
+            .map_err(|(chunk, what)| corrupt(chunk)(what))?;
+        Ok((header, chosen))
     }
 
     /// Decode a stream into `coded`, in the order of the returned header's rows.
@@ -113,15 +175,25 @@ impl StreamReader {
     ) -> Result<StreamHeader> {
         let header = self.read_header(cursor, expected, profile)?;
         let payload = cursor.take("payload", header.bytes.payload())?;
-        coded.clear();
-        coded.resize(expected.order.symbols(), S::from_index(header.symbol));
+        // What was there before is written over.
+        coded.resize(expected.order.symbols(), S::default());
         let model = profile.filter(|_| header.model_from_profile).unwrap_or(&self.model);
         match header.coder {
-            Coder::Constant => {}
+            Coder::Constant => coded.fill(S::from_index(header.symbol)),
             Coder::Packed => read_packed(payload, expected.alphabet, coded)?,
             Coder::Rans => {
-                self.slots.set(model);
-                read_rans(payload, &header, model, &self.slots, &self.lengths, coded)?;
+                let input = rans::Input { payload, lengths: &self.lengths };
+                let run = Run::all(&header.rows, header.chunk_rows);
+                #[cfg(not(feature = "rayon"))]
+                let result = self.rans.decode(self.path, input, &run, model, coded);
+                #[cfg(feature = "rayon")]
+                let result = if self.threads > 1 {
+                    let how = (self.path, self.threads);
+                    self.workers.decode(how, input, (&header.rows, header.chunk_rows), model, coded)
+                } else {
+                    self.rans.decode(self.path, input, &run, model, coded)
+                };
+                result.map_err(|(chunk, what)| corrupt(chunk)(what))?;
             }
             Coder::Tans { .. } => {
                 let Some(coded) = S::as_bytes_mut(coded) else {
@@ -132,7 +204,9 @@ impl StreamReader {
                     });
                 };
                 self.machine.set(&model.tables()[0]);
-                read_tans(payload, &header, &self.machine, &self.lengths, coded)?;
+                let order = (&header.rows, header.chunk_rows);
+                tans::decode(self.path, coded, order, &self.machine, payload, &self.lengths)
+                    .map_err(|(chunk, what)| corrupt(chunk)(what))?;
             }
         }
         Ok(header)
@@ -155,50 +229,4 @@ fn read_packed<S: Symbol>(payload: &[u8], alphabet: usize, coded: &mut [S]) -> R
         *symbol = S::from_index(index);
     }
     if bits.padding_is_zero() { Ok(()) } else { Err(corrupt(0)("bits are set after the last symbol")) }
-}
-
-fn read_rans<S: Symbol>(
-    mut payload: &[u8],
-    header: &StreamHeader,
-    model: &Model,
-    slots: &Slots,
-    lengths: &[u32],
-    coded: &mut [S],
-) -> Result<()> {
-    for ((index, chunk), &words) in chunks(&header.rows, header.chunk_rows).enumerate().zip(lengths) {
-        let lanes = header.rows.width(chunk.start);
-        let (first, rest) = payload.split_at(4 * lanes);
-        let (words, rest) = rest.split_at(2 * words as usize);
-        payload = rest;
-        let mut states = [0; MAX_LANES];
-        for (state, bytes) in states.iter_mut().zip(first.chunks_exact(4)) {
-            *state = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        }
-        let coded = &mut coded[header.rows.range(&chunk)];
-        reference::decode_chunk(coded, &header.rows, &chunk, model, slots, states, words)
-            .map_err(corrupt(index))?;
-    }
-    Ok(())
-}
-
-fn read_tans(
-    mut payload: &[u8],
-    header: &StreamHeader,
-    machine: &Machine,
-    mut lengths: &[u32],
-    coded: &mut [u8],
-) -> Result<()> {
-    for (index, chunk) in chunks(&header.rows, header.chunk_rows).enumerate() {
-        let lanes = header.rows.width(chunk.start);
-        let (streams, rest) = lengths.split_at(lanes.div_ceil(tans::LANES_PER_STREAM));
-        lengths = rest;
-        let states = (lanes * machine.bits as usize).div_ceil(8);
-        let bytes = states + streams.iter().map(|&length| length as usize).sum::<usize>();
-        let (chunk_payload, rest) = payload.split_at(bytes);
-        payload = rest;
-        let coded = &mut coded[header.rows.range(&chunk)];
-        tans::decoding::decode_chunk(coded, &header.rows, &chunk, machine, chunk_payload, streams)
-            .map_err(corrupt(index))?;
-    }
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Symbols that are already quantised, without a frame around them.
 
-use super::options::Target;
+use super::options::{CoderChoice, Target};
 use super::plan::Plan;
 use super::stream::{StreamReader, StreamWriter};
 use crate::bits::width_of;
@@ -8,10 +8,9 @@ use crate::cpu::Path;
 use crate::error::{Error, Result};
 use crate::frame::Cursor;
 use crate::frame::stream::{Coder, Expected, Order};
-use crate::layout::{Planes, Rows};
-use crate::model::histogram;
+use crate::layout::Planes;
+use crate::model::tally::Tally;
 use crate::quantize::MAX_LEVELS;
-use crate::rans;
 
 /// What both ends know of a sequence of symbols: how many of how many kinds, and how they lie.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +66,9 @@ impl SymbolLayout {
 #[derive(Default)]
 pub struct SymbolEncoder {
     target: Target,
+    coder: CoderChoice,
     path: Path,
+    tally: Tally,
     counts: Vec<u32>,
     coded: Vec<u8>,
     plan: Plan,
@@ -80,6 +81,17 @@ impl SymbolEncoder {
         Self { target, ..Self::default() }
     }
 
+    /// The same encoder with this coder; `Auto`, the default, is rANS or, where that is smaller, packing.
+    /// Symbols that are all the same take two or three bytes with any.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] if tANS is to have less than 64 or more than 4,096 states.
+    pub fn with_coder(mut self, coder: CoderChoice) -> Result<Self> {
+        coder.check(true)?;
+        self.coder = coder;
+        Ok(self)
+    }
+
     /// The same encoder with its hot loops on this path, for tests and measurements. The bytes are the same on
     /// every path; one that the processor does not have falls back to [`Path::Portable`].
     #[must_use]
@@ -89,10 +101,20 @@ impl SymbolEncoder {
         self
     }
 
-    /// Encode over `stream`, reusing its memory. Symbols that rANS would not make smaller are packed.
+    /// The same encoder with the chunks of large streams coded on up to `threads` threads of the current rayon pool.
+    /// The bytes do not depend on their number.
+    #[cfg(feature = "rayon")]
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.writer.threads = threads;
+        self
+    }
+
+    /// Encode over `stream`, reusing its memory.
     ///
     /// # Errors
-    /// [`Error::Shape`] if there are not as many symbols as the layout says, or one is outside the alphabet.
+    /// [`Error::Shape`] if there are not as many symbols as the layout says, or one is outside the alphabet;
+    /// [`Error::InvalidOption`] for tANS in plane order.
     pub fn encode_into(&mut self, symbols: &[u8], layout: &SymbolLayout, stream: &mut Vec<u8>) -> Result<()> {
         let Expected { alphabet, order } = layout.0;
         let (value, bound) = (symbols.len(), order.symbols());
@@ -104,32 +126,38 @@ impl SymbolEncoder {
             let (value, bound) = (usize::from(largest), alphabet - 1);
             return Err(Error::Shape { what: "largest symbol", value, bound });
         }
+        self.coder.check(matches!(order, Order::Natural(_)))?;
         stream.clear();
-        let natural = Order::Natural(symbols.len());
-        let Self { target, counts, coded, plan, writer, .. } = self;
-        histogram::count(symbols, alphabet, counts);
-        if let Some(symbol) = counts.iter().position(|&n| n as usize == symbols.len()) {
-            plan.set_constant(natural, alphabet, symbol);
-        } else if let Order::Planes(planes) = order {
-            let widest = Rows::of_planes(&planes, rans::MAX_LANES);
-            widest.gather(&planes, symbols, coded);
-            plan.set_neighbours(coded, order, alphabet, *target);
-            if plan.rows != widest {
-                plan.rows.gather(&planes, symbols, coded);
-            }
-            if plan.chunks_cut_planes() {
-                plan.recount(coded);
-            }
-        } else {
-            plan.set_order_0(Coder::Rans, natural, counts, *target);
-        }
-        let packed = 1 + (symbols.len() * width_of(alphabet) as usize).div_ceil(8);
-        if (packed as f64) < plan.bytes() {
-            plan.set_packed(natural, alphabet);
-        }
+        self.tally.count(self.path, symbols, alphabet, &mut self.counts);
+        self.plan(symbols, order, alphabet);
+        let Self { coded, plan, writer, .. } = self;
         let in_planes = plan.coder == Coder::Rans && matches!(order, Order::Planes(_));
         writer.write(if in_planes { coded } else { symbols }, plan, &plan.model, stream);
         Ok(())
+    }
+
+    /// Plan the stream of `symbols`, which are counted; symbols in plane order are left in `coded`.
+    fn plan(&mut self, symbols: &[u8], order: Order, alphabet: usize) {
+        let natural = Order::Natural(symbols.len());
+        let Self { target, coder, path, counts, coded, plan, .. } = self;
+        if let Some(symbol) = counts.iter().position(|&n| n as usize == symbols.len()) {
+            return plan.set_constant(natural, alphabet, symbol);
+        }
+        match (*coder, order) {
+            (CoderChoice::Packed, _) => plan.set_packed(natural, alphabet),
+            (CoderChoice::Tans { state_bits }, _) => {
+                plan.set_order_0(CoderChoice::tans(state_bits, counts), natural, counts, *target);
+            }
+            (_, Order::Planes(planes)) => {
+                plan.set_neighbours(*path, symbols, &planes, alphabet, *target);
+                plan.rows.gather(*path, &planes, symbols, coded);
+            }
+            _ => plan.set_order_0(Coder::Rans, natural, counts, *target),
+        }
+        let packed = 1 + (symbols.len() * width_of(alphabet) as usize).div_ceil(8);
+        if *coder == CoderChoice::Auto && (packed as f64) < plan.bytes() {
+            plan.set_packed(natural, alphabet);
+        }
     }
 }
 
@@ -151,6 +179,15 @@ impl SymbolDecoder {
         self
     }
 
+    /// The same decoder with the chunks of large streams coded on up to `threads` threads of the current rayon pool.
+    /// The symbols do not depend on their number.
+    #[cfg(feature = "rayon")]
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.reader.threads = threads;
+        self
+    }
+
     /// Decode over `symbols`, reusing their memory. Takes no more memory than the layout says; on an error
     /// the symbols are unspecified.
     ///
@@ -159,10 +196,10 @@ impl SymbolDecoder {
     /// possible where the bytes were changed.
     pub fn decode_into(&mut self, stream: &[u8], layout: &SymbolLayout, symbols: &mut Vec<u8>) -> Result<()> {
         let mut cursor = Cursor::new(stream);
-        let Self { coded, reader, .. } = self;
+        let Self { path, coded, reader } = self;
         if let Order::Planes(planes) = layout.0.order {
             let header = reader.read(&mut cursor, &layout.0, None, coded)?;
-            header.rows.scatter(&planes, coded, symbols);
+            header.rows.scatter(*path, &planes, coded, symbols);
         } else {
             reader.read(&mut cursor, &layout.0, None, symbols)?;
         }

@@ -5,6 +5,7 @@ mod csr;
 mod planes;
 mod reshape;
 mod rows;
+mod transpose;
 
 pub use csr::{Csr, MAX_COLUMNS};
 pub use planes::Planes;

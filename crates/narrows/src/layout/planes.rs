@@ -1,5 +1,7 @@
 //! How a tensor falls apart into planes, each the positions of one channel.
 
+use std::ops::Range;
+
 use crate::error::{Error, Result};
 use crate::tensor::Shape;
 
@@ -71,7 +73,8 @@ impl Planes {
         self.width
     }
 
-    const fn channels_last(&self) -> bool {
+    /// Whether planes lie side by side, one symbol of each after the other, rather than each in one piece.
+    pub(crate) const fn channels_last(&self) -> bool {
         self.inner == 1
     }
 
@@ -80,10 +83,39 @@ impl Planes {
         if self.channels_last() { position * self.channels + plane } else { plane * self.inner + position }
     }
 
+    /// Neighbouring elements of one channel.
+    pub const fn inner(&self) -> usize {
+        self.inner
+    }
+
+    /// Elements from a position to the next of its plane, and from a plane to the next.
+    pub const fn strides(&self) -> (usize, usize) {
+        if self.channels_last() { (self.channels, 1) } else { (1, self.inner) }
+    }
+
+    /// The plane and the position of the element at this row-major offset; the inverse of [`Planes::offset`].
+    pub const fn place(&self, offset: usize) -> (usize, usize) {
+        if self.channels_last() {
+            (offset % self.channels, offset / self.channels)
+        } else {
+            (offset / self.inner, offset % self.inner)
+        }
+    }
+
+    /// The channel of a plane.
+    pub(crate) const fn channel_of(&self, plane: usize) -> usize {
+        plane % self.channels
+    }
+
     /// Offsets of all elements of a channel, ascending.
     pub(crate) fn channel_offsets(&self, channel: usize) -> impl Iterator<Item = usize> + use<> {
+        self.channel_runs(channel).flatten()
+    }
+
+    /// The pieces that a channel's elements lie in, ascending.
+    pub(crate) fn channel_runs(&self, channel: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let Self { outer, channels, inner, .. } = *self;
-        (0..outer).flat_map(move |o| {
+        (0..outer).map(move |o| {
             let start = (o * channels + channel) * inner;
             start..start + inner
         })

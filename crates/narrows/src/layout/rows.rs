@@ -7,7 +7,9 @@
 
 use std::ops::Range;
 
-use super::Planes;
+use super::{Planes, transpose};
+use crate::cpu::Path;
+use crate::simd::for_paths;
 
 /// The division of a stream of symbols into rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,18 +76,62 @@ impl Rows {
     }
 
     /// Write symbols from row-major order into the coded order.
-    pub(crate) fn gather(&self, planes: &Planes, natural: &[u8], coded: &mut Vec<u8>) {
-        coded.clear();
-        coded.reserve(natural.len());
-        self.visit(planes, |offset| coded.push(natural[offset]));
+    pub(crate) fn gather(&self, path: Path, planes: &Planes, natural: &[u8], coded: &mut Vec<u8>) {
+        // Symbols of the tensor before are written over, not cleared first.
+        coded.resize(natural.len(), 0);
+        if path == Path::Reference {
+            let mut coded = coded.iter_mut();
+            return self.visit(planes, |offset| {
+                *coded.next().expect("one symbol per offset") = natural[offset];
+            });
+        }
+        for group in self.groups() {
+            let coded = &mut coded[group.symbols(self.positions)];
+            if planes.channels_last() {
+                copy_rows(path, &natural[group.first..], planes.channels(), coded, group.width, group.width);
+            } else {
+                let planes = &natural[group.symbols(self.positions)];
+                transpose::planes_to_rows(path, planes, self.positions, coded);
+            }
+        }
     }
 
     /// Write symbols from the coded order back into row-major order.
-    pub(crate) fn scatter(&self, planes: &Planes, coded: &[u8], natural: &mut Vec<u8>) {
-        natural.clear();
+    pub(crate) fn scatter(&self, path: Path, planes: &Planes, coded: &[u8], natural: &mut Vec<u8>) {
         natural.resize(coded.len(), 0);
-        let mut symbols = coded.iter();
-        self.visit(planes, |offset| natural[offset] = *symbols.next().expect("one symbol per offset"));
+        if path == Path::Reference {
+            let mut symbols = coded.iter();
+            return self
+                .visit(planes, |offset| natural[offset] = *symbols.next().expect("one symbol per offset"));
+        }
+        for group in self.groups() {
+            self.scatter_group(path, planes, &group, coded, natural);
+        }
+    }
+
+    /// The part of [`Rows::scatter`] that concerns one group.
+    pub(crate) fn scatter_group(
+        &self,
+        path: Path,
+        planes: &Planes,
+        group: &Group,
+        coded: &[u8],
+        natural: &mut [u8],
+    ) {
+        let coded = &coded[group.symbols(self.positions)];
+        if planes.channels_last() {
+            let natural = &mut natural[group.first..];
+            copy_rows(path, coded, group.width, natural, planes.channels(), group.width);
+        } else {
+            let planes = &mut natural[group.symbols(self.positions)];
+            transpose::rows_to_planes(path, coded, self.positions, planes);
+        }
+    }
+
+    /// The groups of planes, in order.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = Group> + use<> {
+        let Self { planes, lanes, .. } = *self;
+        (0..planes).step_by(lanes).map(move |first| Group { first, width: lanes.min(planes - first) })
     }
 
     fn visit(&self, planes: &Planes, mut symbol_at: impl FnMut(usize)) {
@@ -94,6 +140,52 @@ impl Rows {
             for position in 0..self.positions {
                 group.clone().for_each(|plane| symbol_at(planes.offset(plane, position)));
             }
+        }
+    }
+}
+
+/// Planes that share rows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Group {
+    /// The first plane.
+    pub(crate) first: usize,
+    /// Number of planes.
+    pub(crate) width: usize,
+}
+
+impl Group {
+    /// Where its symbols lie in the coded order; with planes in one piece, in row-major order too.
+    pub(crate) const fn symbols(&self, positions: usize) -> Range<usize> {
+        self.first * positions..(self.first + self.width) * positions
+    }
+}
+
+for_paths! {
+    /// Copy `width` symbols every `from_stride` of `from` to every `to_stride` of `to`, until either ends.
+    fn copy_rows(from: &[u8], from_stride: usize, to: &mut [u8], to_stride: usize, width: usize) = copy
+}
+
+#[inline(always)]
+fn copy(from: &[u8], from_stride: usize, to: &mut [u8], to_stride: usize, width: usize) {
+    match width {
+        // Of a width the compiler knows, so that no call is made for each.
+        32 => copy_fixed::<32>(from, from_stride, to, to_stride),
+        16 => copy_fixed::<16>(from, from_stride, to, to_stride),
+        8 => copy_fixed::<8>(from, from_stride, to, to_stride),
+        4 => copy_fixed::<4>(from, from_stride, to, to_stride),
+        _ => {
+            for (from, to) in from.chunks(from_stride).zip(to.chunks_mut(to_stride)) {
+                to[..width].copy_from_slice(&from[..width]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn copy_fixed<const WIDTH: usize>(from: &[u8], from_stride: usize, to: &mut [u8], to_stride: usize) {
+    for (from, to) in from.chunks(from_stride).zip(to.chunks_mut(to_stride)) {
+        if let (Some(from), Some(to)) = (from.first_chunk::<WIDTH>(), to.first_chunk_mut()) {
+            *to = *from;
         }
     }
 }

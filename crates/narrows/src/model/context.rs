@@ -33,12 +33,13 @@ impl Default for Classes {
 }
 
 impl Classes {
-    fn shift(alphabet: usize) -> u32 {
+    /// What a sum is shifted down by to give its bin.
+    pub(crate) fn shift(alphabet: usize) -> u32 {
         width_of(2 * alphabet - 1).saturating_sub(width_of(MAX_BINS))
     }
 
     /// Bins of the neighbours' sum for this alphabet.
-    fn bins(alphabet: usize) -> usize {
+    pub(crate) fn bins(alphabet: usize) -> usize {
         ((2 * (alphabet - 1)) >> Self::shift(alphabet)) + 1
     }
 
@@ -50,8 +51,34 @@ impl Classes {
         self.of_bin[sum >> Self::shift(self.alphabet)]
     }
 
+    /// The class of each bin, and by how much a sum is shifted down to its bin.
+    pub(crate) fn bins_and_shift(&self) -> (&[u8; MAX_BINS], u32) {
+        (&self.of_bin, Self::shift(self.alphabet))
+    }
+
+    /// Add up counts by bin to counts by class.
+    pub(crate) fn fold(&self, counts: &mut Vec<u32>) {
+        let alphabet = self.alphabet;
+        let mut starts = [0; MAX_CLASSES + 1];
+        starts[self.count] = Self::bins(alphabet);
+        starts[1..self.count].iter_mut().zip(self.starts()).for_each(|(start, bin)| *start = bin);
+        for class in 0..self.count {
+            let bins = starts[class] * alphabet..starts[class + 1] * alphabet;
+            let into = class * alphabet;
+            for symbol in 0..alphabet {
+                counts[into + symbol] = counts[bins.clone()].iter().skip(symbol).step_by(alphabet).sum();
+            }
+        }
+        counts.truncate(self.count * alphabet);
+    }
+
+    /// The class of each bin.
+    pub(crate) const fn of_bins(&self) -> &[u8; MAX_BINS] {
+        &self.of_bin
+    }
+
     /// Classes whose first bins (all but the first class's, which is 0) are `starts`.
-    fn from_starts(alphabet: usize, starts: &[usize]) -> Self {
+    pub(crate) fn from_starts(alphabet: usize, starts: &[usize]) -> Self {
         let mut classes = Self { alphabet, count: starts.len() + 1, of_bin: [0; MAX_BINS] };
         for (bin, class) in classes.of_bin.iter_mut().enumerate() {
             *class = starts.iter().filter(|&&start| start <= bin).count() as u8;

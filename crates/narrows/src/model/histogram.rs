@@ -1,10 +1,18 @@
 //! Counting symbols, and the entropy of what was counted.
 
 use super::log2::Log2;
+use super::tally::Tally;
+use crate::cpu::Path;
 use crate::rans::Symbol;
 
 /// Count `symbols` into `counts`, which is reset to one zero per symbol of the alphabet.
-pub(crate) fn count<S: Symbol>(symbols: &[S], alphabet: usize, counts: &mut Vec<u32>) {
+pub(crate) fn count<S: Symbol>(path: Path, symbols: &[S], alphabet: usize, counts: &mut Vec<u32>) {
+    if let (Some(symbols), true) = (S::as_bytes(symbols), path != Path::Reference && alphabet <= 256) {
+        let mut tally = Tally::default();
+        tally.start(alphabet);
+        tally.add(path, symbols);
+        return tally.finish(path, counts);
+    }
     counts.clear();
     counts.resize(alphabet, 0);
     symbols.iter().for_each(|symbol| counts[symbol.index()] += 1);

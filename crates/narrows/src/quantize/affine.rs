@@ -95,8 +95,12 @@ impl Affine {
 
     /// The value of a symbol, before conversion to the tensor's type.
     pub fn dequantize(&self, symbol: u8) -> f32 {
-        let value = (i32::from(symbol) - self.zero) as f32 * self.step;
-        value.clamp(f32::MIN, f32::MAX)
+        self.unclamped(symbol).clamp(f32::MIN, f32::MAX)
+    }
+
+    /// [`Affine::dequantize`] before it saturates; monotone in the symbol.
+    pub(crate) fn unclamped(&self, symbol: u8) -> f32 {
+        (i32::from(symbol) - self.zero) as f32 * self.step
     }
 
     /// The values of all symbols.

@@ -2,15 +2,21 @@
 
 mod affine;
 mod range;
+mod scan;
+mod symbols;
+mod values;
 
 pub use affine::{Affine, MAX_LEVELS, MAX_ZERO};
 pub(crate) use range::Scratch;
 #[cfg(feature = "stages")]
 pub(crate) use range::finite_range;
 
+use crate::cpu::Path;
 use crate::error::{Error, Result};
-use crate::layout::Planes;
+use crate::layout::{Planes, Rows};
+use crate::model::tally::Tally;
 use crate::tensor::Element;
+use values::Values;
 
 /// How much of a tensor's range a quantiser covers; what lies outside is moved to the nearest end.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -101,61 +107,73 @@ pub(crate) enum Quantized {
     /// Every element has the same value; there is nothing to quantise.
     Constant,
     /// Symbols were written, to be undone with the dequantiser.
-    Symbols,
+    Symbols {
+        /// The symbol of the smallest element and that of the largest, if one map made them all: no other
+        /// symbol lies outside.
+        ends: Option<[u8; 2]>,
+    },
 }
 
-/// Quantise `elements` (row-major) into `symbols` and set `dequantizer`; `planes` says where channels lie.
+/// Quantise `elements` (row-major) into `symbols`, count them and set `dequantizer`; `planes` says where
+/// channels lie.
 ///
 /// # Errors
 /// [`Error::NonFinite`] at the first NaN or infinity.
 pub(crate) fn quantize<T: Element>(
+    path: Path,
     quantizer: &Quantizer,
     elements: &[T],
     planes: &Planes,
-    symbols: &mut Vec<u8>,
-    dequantizer: &mut Dequantizer,
+    output: Output<'_>,
     scratch: &mut Scratch,
 ) -> Result<Quantized> {
-    symbols.clear();
-    let (min, max) = range::finite_range(elements)?;
-    if let Quantizer::Fixed(affine) = quantizer {
-        *dequantizer = Dequantizer::Tensor(*affine);
-        let quantize = affine.quantizer();
-        symbols.extend(elements.iter().map(|&x| quantize(x.to_f32())));
-        return Ok(Quantized::Symbols);
-    }
-    if min == max {
-        return Ok(Quantized::Constant);
-    }
-    match *quantizer {
+    let Output { symbols, tally, dequantizer } = output;
+    let (min, max) = range::finite_range(path, elements)?;
+    let largest = max.max(-min);
+    // Symbols of the tensor before are written over, not cleared first.
+    symbols.resize(elements.len(), 0);
+    let affine = match *quantizer {
+        Quantizer::Fixed(affine) => affine,
+        _ if min == max => return Ok(Quantized::Constant),
         Quantizer::Aiq { bits, clip } => {
             let levels = 1_u16 << bits;
             let values = elements.iter().map(|&x| x.to_f32());
             let (min, max) = range::clipped(clip, values, min, max, levels, scratch);
-            let affine = Affine::from_range(min, max, levels);
-            *dequantizer = Dequantizer::Tensor(affine);
-            let quantize = affine.quantizer();
-            symbols.extend(elements.iter().map(|&x| quantize(x.to_f32())));
+            Affine::from_range(min, max, levels)
         }
         Quantizer::PerChannel { bits, clip } => {
-            per_channel(bits, clip, elements, planes, symbols, dequantizer, scratch);
+            per_channel(path, (bits, clip), elements, planes, symbols, dequantizer, scratch);
+            if let Some(tally) = tally {
+                tally.start(dequantizer.levels().into());
+                tally.add(path, symbols);
+            }
+            return Ok(Quantized::Symbols { ends: None });
         }
-        Quantizer::Fixed(_) | Quantizer::Lossless => unreachable!("handled before the range was taken"),
-    }
-    Ok(Quantized::Symbols)
+        Quantizer::Lossless => unreachable!("lossless tensors are not quantised"),
+    };
+    *dequantizer = Dequantizer::Tensor(affine);
+    symbols::quantize(path, &affine, largest, elements, symbols, tally);
+    Ok(Quantized::Symbols { ends: Some([min, max].map(affine.quantizer())) })
+}
+
+/// Where a quantiser writes.
+pub(crate) struct Output<'a> {
+    pub(crate) symbols: &'a mut Vec<u8>,
+    /// Not wanted where a profile says what symbols cost.
+    pub(crate) tally: Option<&'a mut Tally>,
+    pub(crate) dequantizer: &'a mut Dequantizer,
 }
 
 fn per_channel<T: Element>(
-    bits: u8,
-    clip: Clip,
+    path: Path,
+    (bits, clip): (u8, Clip),
     elements: &[T],
     planes: &Planes,
-    symbols: &mut Vec<u8>,
+    symbols: &mut [u8],
     dequantizer: &mut Dequantizer,
     scratch: &mut Scratch,
 ) {
     let levels = 1_u16 << bits;
-    symbols.resize(elements.len(), 0);
     if !matches!(dequantizer, Dequantizer::PerChannel(_)) {
         *dequantizer = Dequantizer::PerChannel(Vec::new());
     }
@@ -164,40 +182,63 @@ fn per_channel<T: Element>(
     for channel in 0..planes.channels() {
         let of_channel = || planes.channel_offsets(channel).map(|offset| elements[offset].to_f32());
         let (mut min, mut max) = (f32::INFINITY, f32::NEG_INFINITY);
-        of_channel().for_each(|x| (min, max) = (min.min(x), max.max(x)));
+        for run in planes.channel_runs(channel) {
+            let (low, high) = range::extremes(path, &elements[run]).expect("all were found to be finite");
+            (min, max) = (min.min(low), max.max(high));
+        }
         let affine = if min < max {
-            let (min, max) = range::clipped(clip, of_channel(), min, max, levels, scratch);
-            Affine::from_range(min, max, levels).with_short_step()
+            let (low, high) = range::clipped(clip, of_channel(), min, max, levels, scratch);
+            Affine::from_range(low, high, levels).with_short_step()
         } else {
             Affine::of_constant(min, levels)
         };
-        let quantize = affine.quantizer();
-        planes
-            .channel_offsets(channel)
-            .for_each(|offset| symbols[offset] = quantize(elements[offset].to_f32()));
+        for run in planes.channel_runs(channel) {
+            let largest = max.max(-min);
+            symbols::quantize(path, &affine, largest, &elements[run.clone()], &mut symbols[run], None);
+        }
         maps.push(affine);
     }
 }
 
-/// Values of `symbols` (row-major), written over `out`.
+/// Values of `coded`, symbols in the order of `rows` (row-major without rows), written over `out`; the
+/// symbols in row-major order are left in `natural`.
 pub(crate) fn dequantize<T: Element>(
+    path: Path,
     dequantizer: &Dequantizer,
-    symbols: &[u8],
     planes: &Planes,
+    coded: Option<(&Rows, &[u8])>,
+    natural: &mut Vec<u8>,
     out: &mut Vec<T>,
 ) {
-    out.clear();
-    match dequantizer {
-        Dequantizer::Tensor(affine) => {
-            let values = affine.values().map(T::from_f32);
-            out.extend(symbols.iter().map(|&symbol| values[symbol as usize]));
+    if let (Some((rows, coded)), Dequantizer::Tensor(affine), false) =
+        (coded, dequantizer, planes.channels_last())
+    {
+        // Group by group, while its symbols are in the first-level cache.
+        let values = Values::new(path, affine);
+        natural.resize(coded.len(), 0);
+        out.resize(coded.len(), T::from_bits(0));
+        for group in rows.groups() {
+            rows.scatter_group(path, planes, &group, coded, natural);
+            let symbols = group.symbols(rows.positions());
+            values.write(path, &natural[symbols.clone()], &mut out[symbols]);
         }
+        return;
+    }
+    if let Some((rows, coded)) = coded {
+        rows.scatter(path, planes, coded, natural);
+    }
+    // Elements of the tensor before are written over, not cleared first.
+    out.resize(natural.len(), T::from_bits(0));
+    match dequantizer {
+        Dequantizer::Tensor(affine) => Values::new(path, affine).write(path, natural, out),
         Dequantizer::PerChannel(maps) => {
-            out.resize(symbols.len(), T::from_f32(0.0));
             for (channel, affine) in maps.iter().enumerate() {
-                let values = affine.values().map(T::from_f32);
-                for offset in planes.channel_offsets(channel) {
-                    out[offset] = values[symbols[offset] as usize];
+                let values = Values::new(path, affine);
+                for run in planes.channel_runs(channel) {
+                    match run.len() {
+                        1 => out[run.start] = values.of(natural[run.start]),
+                        _ => values.write(path, &natural[run.clone()], &mut out[run]),
+                    }
                 }
             }
         }
@@ -214,7 +255,7 @@ pub(crate) fn range_of(
     levels: u16,
     scratch: &mut Scratch,
 ) -> Result<Option<(f32, f32)>> {
-    let (min, max) = range::finite_range(values)?;
+    let (min, max) = range::finite_range(Path::best(), values)?;
     if min == max {
         return Ok(None);
     }

@@ -1,6 +1,27 @@
 //! Range asymmetric numeral systems (rANS; Duda 2013, arXiv:1311.2540), interleaved over lanes.
+//!
+//! - `reference` is the specification of the stream in code, for any symbols and any model;
+//! - `decoding` and `encoding` are its row, 32 lanes at a time, over the operations of `simd`;
+//! - `few` are rows of up to eight lanes, without vectors;
+//! - `tables` are a model's tables as all of these look them up, `walk` where a chunk's rows lie;
+//! - `coder` is all chunks of a stream, by the path asked for.
+#![allow(
+    clippy::inline_always,
+    reason = "intrinsics are inlined only into functions of their target features"
+)]
 
+mod coder;
+mod decoding;
+#[cfg(test)]
+mod differential;
+mod encoding;
+mod few;
 pub(crate) mod reference;
+mod simd;
+mod tables;
+mod walk;
+
+pub(crate) use coder::{ChunkDecoder, ChunkEncoder, Input, Output, Run};
 
 /// The largest number of lanes.
 pub const MAX_LANES: usize = 32;

@@ -1,4 +1,5 @@
-//! The decoder: the machine run forward.
+//! The decoder: the machine run forward. This is the specification; the fast paths give the same symbols and
+//! refuse the same bytes.
 
 use std::ops::Range;
 
@@ -38,9 +39,9 @@ pub(crate) fn decode_chunk(
             let (start, width) = (rows.start(row) - base, rows.width(row));
             for lane in group..width.min(group + LANES_PER_STREAM) {
                 let state = machine.states[states[lane] as usize];
-                coded[start + lane] = state.symbol;
-                let low = bits.take(u32::from(state.bits)).ok_or("the bits end before the symbols do")?;
-                states[lane] = state.base + low as u16;
+                coded[start + lane] = state.symbol();
+                let low = bits.take(state.bits()).ok_or("the bits end before the symbols do")?;
+                states[lane] = state.base() + low as u16;
             }
         }
         if bits.bytes_taken() != stream.len() || !bits.padding_is_zero() {

@@ -1,4 +1,4 @@
-//! The encoder: the machine run backward.
+//! The encoder: the machine run backward. This is the specification; the fast paths give the same bytes.
 
 use std::ops::Range;
 

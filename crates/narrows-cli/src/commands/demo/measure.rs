@@ -142,7 +142,7 @@ impl<'a> Session<'a> {
             .map_err(|error| Failure::link("the tail server did not answer", &error))?;
         contender.decode.record(std::time::Duration::from_nanos(answer.timings.decode_ns));
         self.decoder
-            .decode_into(answer.payload, &mut self.logits)
+            .decode_into(&answer.payload, &mut self.logits)
             .map_err(|error| Failure::codec("cannot read the tail server's answer", &error))?;
         Ok(self.logits.to_f32())
     }

@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""Other entropy coders on the same GPU and symbols, where they are installed: nvCOMP ANS, DietGPU, torch_ans.
+
+    pip install nvidia-nvcomp-cu12 torch numpy        (DietGPU and torch_ans are built from source, with a CUDA toolkit)
+    python3 peers.py [--quick] > peers.json
+
+They code bytes without a quantiser: each is given the symbols of features at 4 bits, a byte each. A peer that is not there is
+named with the reason. Times are medians, by CUDA events.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+QUICK = "--quick" in sys.argv
+SIZES = [128 * 28 * 28] if QUICK else [128 * 28 * 28, 1 << 24, 1 << 26]
+RUNS = 10 if QUICK else 50
+
+
+def symbols(torch, count):
+    """Half zeros, the rest as a folded normal: what a ReLU leaves at 4 bits."""
+    generator = torch.Generator(device="cuda").manual_seed(1)
+    values = torch.randn(count, device="cuda", generator=generator).clamp_(min=0)
+    return (values * (15 / 4)).round_().clamp_(max=15).to(torch.uint8)
+
+
+def median_us(torch, run):
+    run()
+    torch.cuda.synchronize()
+    times = []
+    for _ in range(RUNS):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        run()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) * 1000)
+    return sorted(times)[len(times) // 2]
+
+
+def figures(torch, data, compressed_bytes, encode, decode):
+    encode_us, decode_us = median_us(torch, encode), median_us(torch, decode)
+    count = data.numel()
+    return {
+        "symbols": count,
+        "bytes": int(compressed_bytes),
+        "encode_us": encode_us,
+        "decode_us": decode_us,
+        "encode_gsymbols_per_s": count / encode_us / 1000,
+        "decode_gsymbols_per_s": count / decode_us / 1000,
+    }
+
+
+def nvcomp_ans(torch, data):
+    from nvidia import nvcomp
+
+    stream = torch.cuda.current_stream().cuda_stream
+    codec = nvcomp.Codec(algorithm="ANS", cuda_stream=stream)
+    source = nvcomp.as_array(data)
+    compressed = codec.encode(source)
+    if bytes(codec.decode(compressed, "|u1").cpu()) != bytes(data.cpu().numpy()):
+        raise RuntimeError("other symbols came back")
+    size = compressed.buffer_size
+    return figures(torch, data, size, lambda: codec.encode(source), lambda: codec.decode(compressed, "|u1"))
+
+
+def dietgpu(torch, data):
+    library = os.environ.get("DIETGPU")
+    if library is None:
+        raise RuntimeError("not built here (DIETGPU names libdietgpu.so)")
+    torch.ops.load_library(library)
+    ops = torch.ops.dietgpu
+    scratch = torch.empty([384 << 20], dtype=torch.uint8, device="cuda")
+    rows, columns = ops.max_any_compressed_output_size([data])
+    out = torch.empty([rows, columns], dtype=torch.uint8, device="cuda")
+    sizes = torch.zeros([1], dtype=torch.int, device="cuda")
+    back = torch.empty_like(data)
+    status = torch.empty([1], dtype=torch.uint8, device="cuda")
+    lengths = torch.empty([1], dtype=torch.int32, device="cuda")
+
+    def encode():
+        ops.compress_data(False, [data], scratch, out, sizes)
+
+    def decode():
+        ops.decompress_data(False, [*out], [back], scratch, status, lengths)
+
+    encode()
+    decode()
+    if not torch.equal(back, data):
+        raise RuntimeError("other symbols came back")
+    return figures(torch, data, sizes[0].item(), encode, decode)
+
+
+def torch_ans():
+    """Its own benchmark, in its own words: 50 MB of 256 kinds of symbols."""
+    report = {}
+    for mode in ["push", "pop"]:
+        command = [sys.executable, "-m", "torch_ans.benchmark", "-d", "cuda", "--mode", mode]
+        report[mode] = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout.splitlines()
+    return report
+
+
+def main():
+    results = {}
+    try:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise RuntimeError("PyTorch finds no GPU")
+    except Exception as error:
+        print(json.dumps({"not measured": f"PyTorch: {error}"}))
+        return
+    results["device"] = torch.cuda.get_device_name()
+    for name, peer in [("nvcomp ANS", nvcomp_ans), ("DietGPU", dietgpu)]:
+        try:
+            results[name] = [peer(torch, symbols(torch, count)) for count in SIZES]
+        except Exception as error:
+            results[name] = {"not measured": f"{type(error).__name__}: {error}"}
+    try:
+        results["torch_ans"] = torch_ans()
+    except Exception as error:
+        results["torch_ans"] = {"not measured": f"{type(error).__name__}: {error}"}
+    print(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+//! Encoding 64 lanes at once, for machines of up to 256 states and alphabets of up to 64 symbols, whose tables
+//! vector registers hold.
+//!
+//! With `S` states, state `y` stands for `x = S + y`. Symbol `s` puts out `n = k` bits, or one less if `y < t`, `t`
+//! being `(f << k) - S`; then it moves to the state `of_symbol[(y >> n) + (S >> n) + c - f]`, of which all but `y >> n`
+//! is known of the symbol and either `n`. Eight lanes' bits are put together in 64, and these before those of the rows after,
+//! since the encoder runs backward; whole bytes are written when another row might not fit.
+
+use super::backward::{self, Backward, MARGIN};
+use super::chunk::Runs;
+use super::lanes::Lanes;
+use super::rows::{HALVES, LOWER_HALVES, UPPER_HALVES};
+use super::spec::Machine;
+use super::{LANES_PER_STREAM, MAX_LANES, MAX_STREAMS};
+
+/// The largest alphabet.
+pub(crate) const MAX_ALPHABET: usize = 64;
+
+/// A machine in registers, for encoding.
+struct Tables<L: Lanes> {
+    thresholds: L::Table,
+    counts: L::Table,
+    /// What is added to `y >> n` from the threshold on, and below it.
+    above: L::Table,
+    below: L::Table,
+    of_symbol: L::Table,
+}
+
+impl<L: Lanes> Tables<L> {
+    #[inline(always)]
+    fn new(lanes: L, machine: &Machine) -> Self {
+        let states = 1_u32 << machine.bits;
+        let mut bytes = [[0; 256]; 5];
+        for (symbol, step) in machine.steps.iter().enumerate().filter(|(_, step)| step.more > 0) {
+            // `more` is (k << 16) - (f << k), and f << k is at most 2^13.
+            let k = (step.more >> 16) + 1;
+            let threshold = (k << 16) - step.more - states;
+            bytes[0][symbol] = threshold as u8;
+            bytes[1][symbol] = k.min(machine.most_bits) as u8;
+            bytes[2][symbol] = (states >> k).wrapping_add(step.offset) as u8;
+            bytes[3][symbol] = (states >> (k - 1)).wrapping_add(step.offset) as u8;
+        }
+        for (byte, &state) in bytes[4].iter_mut().zip(&machine.of_symbol) {
+            *byte = state as u8;
+        }
+        let [thresholds, counts, above, below, of_symbol] = bytes.map(|bytes| lanes.table(&bytes));
+        Self { thresholds, counts, above, below, of_symbol }
+    }
+}
+
+/// 64 lanes on their way back through a chunk.
+struct Strip<L: Lanes, const BITS: u32, const SYMBOL_BITS: u32> {
+    states: L::Bytes,
+    /// The first bits of each stream so far that are not written yet, and how many.
+    pending: L::Bytes,
+    counts: L::Bytes,
+    /// Where each stream's written bytes begin.
+    at: [usize; MAX_STREAMS],
+    /// A row surely fits if no stream has more bits pending than this.
+    bound: u64,
+}
+
+impl<L: Lanes, const BITS: u32, const SYMBOL_BITS: u32> Strip<L, BITS, SYMBOL_BITS> {
+    /// Encode a row; lanes whose bytes in `used` are 0 stay as they are.
+    #[inline(always)]
+    fn row(
+        &mut self,
+        lanes: L,
+        tables: &Tables<L>,
+        symbols: L::Bytes,
+        used: Option<L::Bytes>,
+        bytes: &mut [u8],
+    ) {
+        let below = lanes.less(self.states, lanes.look_up::<SYMBOL_BITS>(&tables.thresholds, symbols));
+        let most = lanes.look_up::<SYMBOL_BITS>(&tables.counts, symbols);
+        let less = lanes.add_bytes(most, lanes.load(&[255; MAX_LANES]));
+        let mut counts = lanes.choose(below, less, most);
+        let offsets = lanes.choose(
+            below,
+            lanes.look_up::<SYMBOL_BITS>(&tables.below, symbols),
+            lanes.look_up::<SYMBOL_BITS>(&tables.above, symbols),
+        );
+        let index = lanes.add_bytes(offsets, lanes.shift_right(self.states, counts));
+        let mut next = lanes.look_up::<BITS>(&tables.of_symbol, index);
+        if let Some(used) = used {
+            counts = lanes.and(counts, used);
+            next = lanes.select(used, next, self.states);
+        }
+        let bits = lanes.and(self.states, lanes.low_bits(counts));
+        self.states = next;
+        self.put(lanes, bits, counts, bytes);
+    }
+
+    /// Put the low `counts` bits of each lane before those pending.
+    #[inline(always)]
+    fn put(&mut self, lanes: L, bits: L::Bytes, counts: L::Bytes, bytes: &mut [u8]) {
+        let halves = lanes.gather_halves(bits, counts);
+        let lower_counts = lanes.totals(lanes.and(counts, lanes.load(&LOWER_HALVES)));
+        let lower = lanes.and(halves, lanes.load(&LOWER_HALVES));
+        let upper = lanes.funnel::<63>(halves, lanes.load(&[0; MAX_LANES]), lanes.load(&HALVES));
+        let taken = lanes.totals(counts);
+        if BITS == 8 && lanes.any_above(taken, 56) {
+            // Too many for one word with what is pending.
+            let upper_counts = lanes.totals(lanes.and(counts, lanes.load(&UPPER_HALVES)));
+            self.push(lanes, upper, upper_counts);
+            self.flush(lanes, bytes);
+            self.push(lanes, lower, lower_counts);
+        } else {
+            let all = lanes.or(lower, lanes.shift_left_words(upper, lower_counts));
+            self.push(lanes, all, taken);
+        }
+        if lanes.any_above(self.counts, self.bound) {
+            self.flush(lanes, bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn push(&mut self, lanes: L, bits: L::Bytes, counts: L::Bytes) {
+        self.pending = lanes.or(bits, lanes.shift_left_words(self.pending, counts));
+        self.counts = lanes.add(self.counts, counts);
+    }
+
+    /// Write the whole bytes of what is pending.
+    #[inline(always)]
+    fn flush(&mut self, lanes: L, bytes: &mut [u8]) {
+        let (pending, counts) = (words(lanes, self.pending), words(lanes, self.counts));
+        for stream in 0..MAX_STREAMS {
+            let count = counts[stream] as u32;
+            backward::write_above(bytes, self.at[stream], pending[stream], count);
+            self.at[stream] -= count as usize / 8;
+        }
+        self.counts = lanes.and(self.counts, lanes.load(&[7; MAX_LANES]));
+    }
+}
+
+#[inline(always)]
+fn words<L: Lanes>(lanes: L, vector: L::Bytes) -> [u64; MAX_STREAMS] {
+    let mut bytes = [0; MAX_LANES];
+    lanes.store(vector, &mut bytes);
+    let (chunks, _) = bytes.as_chunks();
+    let mut words = [0; MAX_STREAMS];
+    for (word, &bytes) in words.iter_mut().zip(chunks) {
+        *word = u64::from_le_bytes(bytes);
+    }
+    words
+}
+
+/// Encode every row of a chunk: appends its bit streams to `payload` and their lengths to `lengths`, and
+/// returns the lanes' first states.
+#[inline(always)]
+pub(crate) fn encode<L: Lanes>(
+    lanes: L,
+    coded: &[u8],
+    runs: &Runs,
+    machine: &Machine,
+    backward: &mut Backward,
+    payload: &mut Vec<u8>,
+    lengths: &mut Vec<u32>,
+) -> [u16; MAX_LANES] {
+    match (machine.bits, machine.steps.len()) {
+        (6, 0..=16) => encode_chunk::<L, 6, 4>(lanes, coded, runs, machine, backward, payload, lengths),
+        (7, 0..=16) => encode_chunk::<L, 7, 4>(lanes, coded, runs, machine, backward, payload, lengths),
+        (8, 0..=16) => encode_chunk::<L, 8, 4>(lanes, coded, runs, machine, backward, payload, lengths),
+        (6, 17..=MAX_ALPHABET) => {
+            encode_chunk::<L, 6, 6>(lanes, coded, runs, machine, backward, payload, lengths)
+        }
+        (7, 17..=MAX_ALPHABET) => {
+            encode_chunk::<L, 7, 6>(lanes, coded, runs, machine, backward, payload, lengths)
+        }
+        (8, 17..=MAX_ALPHABET) => {
+            encode_chunk::<L, 8, 6>(lanes, coded, runs, machine, backward, payload, lengths)
+        }
+        _ => unreachable!("states fit into bytes and symbols into registers"),
+    }
+}
+
+#[inline(always)]
+fn encode_chunk<L: Lanes, const BITS: u32, const SYMBOL_BITS: u32>(
+    lanes: L,
+    coded: &[u8],
+    runs: &Runs,
+    machine: &Machine,
+    backward: &mut Backward,
+    payload: &mut Vec<u8>,
+    lengths: &mut Vec<u32>,
+) -> [u16; MAX_LANES] {
+    let tables = Tables::new(lanes, machine);
+    let row_bits = LANES_PER_STREAM * machine.most_bits as usize;
+    let (bytes, room) = backward.side_by_side(MAX_STREAMS, runs.rows() * row_bits);
+    let zero = lanes.load(&[0; MAX_LANES]);
+    let mut at = [0; MAX_STREAMS];
+    at.iter_mut().enumerate().for_each(|(stream, at)| *at = (stream + 1) * room - MARGIN);
+    // Without whole bytes there is nothing to write; 63 is what can be aligned.
+    let bound = 63_usize.saturating_sub(row_bits).max(7) as u64;
+    let mut strip = Strip::<L, BITS, SYMBOL_BITS> { states: zero, pending: zero, counts: zero, at, bound };
+    for (run, range) in runs.iter().rev() {
+        let symbols = &coded[range];
+        if run.width == MAX_LANES {
+            for row in symbols.as_chunks().0.iter().rev() {
+                strip.row(lanes, &tables, lanes.load(row), None, bytes);
+            }
+            continue;
+        }
+        let mut used = [0; MAX_LANES];
+        used[..run.width].fill(255);
+        let used = lanes.load(&used);
+        for row in (0..run.rows).rev() {
+            let from = row * run.width;
+            let row = if let Some(row) = symbols[from..].first_chunk() {
+                lanes.load(row)
+            } else {
+                let mut bytes = [0; MAX_LANES];
+                bytes[..run.width].copy_from_slice(&symbols[from..from + run.width]);
+                lanes.load(&bytes)
+            };
+            strip.row(lanes, &tables, row, Some(used), bytes);
+        }
+    }
+    strip.flush(lanes, bytes);
+    let (pending, counts) = (words(lanes, strip.pending), words(lanes, strip.counts));
+    for (stream, bytes) in bytes.chunks_exact_mut(room).enumerate().take(runs.streams()) {
+        let at = strip.at[stream] - stream * room;
+        let length = backward::finish(bytes, at, pending[stream], counts[stream] as u32, payload);
+        lengths.push(length as u32);
+    }
+    let (mut bytes, mut states) = ([0; MAX_LANES], [0; MAX_LANES]);
+    lanes.store(strip.states, &mut bytes);
+    states.iter_mut().zip(bytes).for_each(|(state, byte)| *state = u16::from(byte));
+    states
+}
