@@ -83,6 +83,27 @@ fn a_short_range_takes_one_chunk_of_many() {
     }
 }
 
+/// A range that starts and ends in the same channel, channels last, holds elements of all channels.
+#[test]
+fn a_range_from_one_channel_to_the_same_later_holds_the_others_too() {
+    let elements: Vec<f32> = (0..65_100_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as f32).collect();
+    let view = TensorView::new(&elements, &[70, 30, 31]).unwrap();
+    let options = EncodeOptions {
+        layout: LayoutChoice::Planes,
+        axis: Some(2),
+        target: Target::Latency,
+        ..EncodeOptions::bits(8)
+    };
+    let frame = Encoder::new(options).unwrap().encode(&view).unwrap();
+    let whole = Decoder::new().decode(&frame).unwrap();
+    for channel in 0..31 {
+        let (start, end) = (channel, 31 * 523 + channel + 1);
+        let mut part = Tensor::default();
+        Decoder::new().decode_range_into(&frame, start..end, &mut part).unwrap();
+        assert_eq!(part.as_f32().unwrap(), &whole.as_f32().unwrap()[start..end], "channel {channel}");
+    }
+}
+
 #[test]
 fn a_range_beyond_the_tensor_and_a_damaged_frame_are_errors() {
     let view = TensorView::new(&[1.0_f32, 2.0, 3.0], &[3]).unwrap();

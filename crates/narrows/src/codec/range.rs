@@ -129,15 +129,12 @@ fn rows_of(rows: &Rows, planes: &Planes, natural: bool, range: &Range<usize>) ->
     }
     let row = |plane: usize, position: usize| plane / rows.lanes() * rows.positions() + position;
     let ((first_plane, from), (last_plane, to)) = (planes.place(first), planes.place(last));
-    if first_plane == last_plane {
-        return row(first_plane, from.min(to))..row(last_plane, from.max(to)) + 1;
-    }
-    if planes.channels_last() {
-        // Several positions hold all planes; part of one holds neighbouring planes.
-        if from == to {
-            return row(first_plane, from)..row(last_plane, to) + 1;
-        }
+    if planes.channels_last() && from != to {
+        // From one position to another lie all planes, also where both ends are in the same one.
         return row(0, from)..row(rows.symbols() / rows.positions() - 1, to) + 1;
+    }
+    if planes.channels_last() || first_plane == last_plane {
+        return row(first_plane, from)..row(last_plane, to) + 1;
     }
     // The next plane starts at its first position, the one before the last ends at its last.
     let shares = |plane: usize, other: usize| plane / rows.lanes() == other / rows.lanes();
