@@ -41,7 +41,7 @@ pub struct Split {
 ///
 /// # Errors
 /// [`Error::NoSuchTensor`], [`Error::NotACut`] or [`Error::NothingToSplit`] if `at` doesn't name an inner cut, each
-/// with the nearest names that do; otherwise as [`cuts()`].
+/// with the nearest names that do; otherwise as [`cuts()`](crate::cuts()).
 pub fn split(model: &Model, at: &str) -> Result<Split> {
     Splitter::new(model, &Sizes::default())?.split(at)
 }
