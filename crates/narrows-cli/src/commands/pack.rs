@@ -150,6 +150,9 @@ fn report(path: &std::path::Path, bytes: u64, tensors: &[Packed], output: &Outpu
     if output.is_json() {
         return output.print_json(&report);
     }
+    if output.is_quiet() {
+        return Ok(());
+    }
     let right = Align::Right;
     let mut drawn = table(&[
         ("tensor", Align::Left),

@@ -48,5 +48,8 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         let tensors = packed.names().len();
         return output.print_json(&serde_json::json!({ "file": file, "bytes": bytes, "tensors": tensors }));
     }
+    if output.is_quiet() {
+        return Ok(());
+    }
     output.print(format!("{file}: {} tensors, {} bytes", packed.names().len(), grouped(bytes)))
 }
