@@ -79,8 +79,10 @@ fn what_cannot_be_packed_or_unpacked_is_said() {
     let last = broken.len() - 9;
     broken[last] ^= 1;
     folder.write("broken.safetensors", &broken);
-    for command in ["inspect", "unpack"] {
-        let said = folder.fail(DATA, &[command, "broken.safetensors"]);
+    for args in
+        [vec!["inspect", "broken.safetensors"], vec!["unpack", "broken.safetensors", "-o", "x.safetensors"]]
+    {
+        let said = folder.fail(DATA, &args);
         assert!(said.contains("layer.weight") && said.contains("checksum"), "{said}");
     }
     assert!(!folder.path("x.safetensors").exists());
