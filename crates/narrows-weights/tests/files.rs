@@ -58,7 +58,7 @@ fn a_packed_file_is_a_safetensors_file_and_unpacks_to_what_was_quantised() {
             let mode = Mode::Quantize(settings, None);
             reports.clear();
             pack_checkpoint(&source, &packed, &mode, &PackOptions::default(), |done| {
-                reports.push(done.clone())
+                reports.push(done.clone());
             })
             .unwrap();
             let bits: f64 = reports.iter().filter_map(|r| r.entropy.map(|h| h * r.elements as f64)).sum();
