@@ -179,7 +179,7 @@ impl Tensor {
     /// Hand its elements over, little-endian, a part at a time.
     ///
     /// # Errors
-    /// Any of [`Error`]'s for bytes that no encoder wrote, and what `write` returns.
+    /// Any of [`Error`](crate::Error)'s for bytes that no encoder wrote, and what `write` returns.
     pub fn unpack(&self, mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         match self {
             Self::Packed(matrix) => unpack_rows(matrix, write),
@@ -215,7 +215,7 @@ fn unpack_rows(matrix: &Matrix, mut write: impl FnMut(&[u8]) -> Result<()>) -> R
 /// Write all tensors of a packed file as a plain safetensors file; `each` hears the name of every tensor once it is done.
 ///
 /// # Errors
-/// Any of [`Error`]'s.
+/// Any of [`Error`](crate::Error)'s.
 pub fn unpack_file(packed: &PackedFile, path: &Path, mut each: impl FnMut(&str)) -> Result<u64> {
     let mut writer = Writer::dense(path);
     for name in packed.names() {

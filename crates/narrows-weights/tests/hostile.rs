@@ -9,9 +9,9 @@ use narrows_weights::{Matrix, PackOptions, PackedFile, States, pack};
 use proptest::prelude::*;
 
 /// Everything that can be done with a packed tensor, if it is a small one.
-fn use_up(bytes: Vec<u8>) {
+fn use_up(bytes: &[u8]) {
     for path in Path::ALL.into_iter().filter(|path| path.is_available()) {
-        let Ok(matrix) = Matrix::read(bytes.clone()) else { return };
+        let Ok(matrix) = Matrix::read(bytes.to_vec()) else { return };
         let matrix = matrix.with_path(path);
         let (rows, columns) = (matrix.rows(), matrix.columns());
         if rows.saturating_mul(columns) > 1 << 20 {
@@ -63,14 +63,14 @@ proptest! {
         if let Some(cut) = cut {
             contents.truncate(cut.index(contents.len()) + 1);
         }
-        use_up(sealed(contents));
+        use_up(&sealed(contents));
     }
 
     #[test]
     fn any_bytes_are_refused_or_decoded(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let mut contents = b"NRM\x01".to_vec();
         contents.extend(&bytes);
-        use_up(sealed(contents));
+        use_up(&sealed(contents));
         let _ = PackedFile::read(bytes);
     }
 }
