@@ -80,8 +80,8 @@ fn speed_takes_tans_only_where_that_costs_little() {
     let is_tans = |stream: &[u8]| stream[0] & 3 == 3;
     let mut taken = [0; 2];
     for even in [true, false] {
-        for alphabet in [3, 4, 7, 15, 16] {
-            let count = 20_000;
+        for alphabet in [3, 5, 7, 9] {
+            let count = 200_000;
             let of = |random: &mut Random| {
                 let symbol = random.bits() as usize % alphabet;
                 // One symbol in sixty is another than 0: no machine of 64 states has that probability.
@@ -99,8 +99,7 @@ fn speed_takes_tans_only_where_that_costs_little() {
             assert!(!is_tans(&check_symbols(&symbols, &layout, Target::Size)));
         }
     }
-    // Of even symbols, those of 4 and 16 kinds are packed.
-    assert_eq!(taken, [0, 3]);
+    assert_eq!(taken, [0, 4]);
 }
 
 #[test]
