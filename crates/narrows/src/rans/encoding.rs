@@ -10,8 +10,8 @@
 //! less than 1 in all. Truncated, it is the quotient `q` or `q + 1`. What is left, `x - estimate * f`, is then
 //! `x % f` or that less `f`, and as `f < 2^14`, its low 16 bits say which of the two.
 //!
-//! What bounds it, at 16 symbols on AVX-512 (two vector ports, Sapphire Rapids): about 40 operations a row, so 20 cycles;
-//! measured 30 with four chunks in lock-step; one alone takes 57 (measured with 4 symbols).
+//! What bounds it, at 16 symbols on AVX-512 (two vector ports, Sapphire Rapids): about 40 operations a row, 22 of them on
+//! one port; measured 23 cycles with four chunks in lock-step; one alone takes 57 (measured with 4 symbols).
 
 use super::LOWER_BOUND;
 use super::MAX_LANES;
