@@ -128,17 +128,19 @@ fn a_head_of_another_split_is_refused() {
 }
 
 #[test]
-fn a_stream_that_the_server_gave_up_is_told_so() {
+fn a_stream_that_the_server_gave_up_begins_again_a_few_times() {
     let folder = Folder::new("stream-gone");
     folder.succeed(&["split", &tiny("tiny-decoder-kv"), "--at", CUT, "-o", "halves"]);
     let serve = ["serve", "--tail", "halves", "--set"];
     let server = Serving::start(&folder, &[&serve[..], &["streams.idle_timeout_ms=0"]].concat());
-    let message =
-        folder.fail(TRY_AGAIN, &[&GENERATE[..], &["--quiet", "--server", &server.address]].concat());
+    let here = folder.json(&GENERATE);
+    let there = folder.json(&[&GENERATE[..], &["--server", &server.address]].concat());
+    assert_eq!((&there["restarts"], &there["tokens"]), (&3.into(), &here["tokens"]));
+    let more = ["generate", "halves", "--prompt", "3,14", "--new", "5", "--quiet", "--server"];
+    let message = folder.fail(TRY_AGAIN, &[&more[..], &[&server.address]].concat());
     assert!(message.contains("stream gone"), "{message}");
     let server = Serving::start(&folder, &[&serve[..], &["streams.max_streams=0"]].concat());
-    let message =
-        folder.fail(TRY_AGAIN, &[&GENERATE[..], &["--quiet", "--server", &server.address]].concat());
+    let message = folder.fail(TRY_AGAIN, &[&more[..], &[&server.address]].concat());
     assert!(message.contains("no room"), "{message}");
 }
 
