@@ -8,9 +8,11 @@ mod engine_args;
 mod evaluate;
 mod failure;
 mod input;
+mod link_args;
 mod options;
 mod output;
 mod plot;
+mod tails;
 
 use std::process::ExitCode;
 
