@@ -163,10 +163,7 @@ pub(crate) fn decode<'py>(
     }
 }
 
-fn decoder_of(
-    profiles: Option<&Bound<'_, PyAny>>,
-    max_elements: Option<u64>,
-) -> PyResult<narrows::Decoder> {
+fn decoder_of(profiles: Option<&Bound<'_, PyAny>>, max_elements: Option<u64>) -> PyResult<narrows::Decoder> {
     let limits = max_elements.map_or_else(Limits::default, |max_elements| Limits { max_elements });
     Ok(narrows::Decoder::new().with_limits(limits).with_profiles(profile::collect(profiles)?))
 }

@@ -79,11 +79,13 @@ pub(crate) fn codec(py: Python<'_>, error: &Error) -> PyErr {
     let text = error.to_string();
     let plain = |kind| raise(py, kind, &text);
     match *error {
-        Error::Truncated { offset, needed, available, .. } => with_fields(py, Kind::Truncated, &text, |fields| {
-            fields.set_item("offset", offset)?;
-            fields.set_item("needed", needed)?;
-            fields.set_item("available", available)
-        }),
+        Error::Truncated { offset, needed, available, .. } => {
+            with_fields(py, Kind::Truncated, &text, |fields| {
+                fields.set_item("offset", offset)?;
+                fields.set_item("needed", needed)?;
+                fields.set_item("available", available)
+            })
+        }
         Error::Checksum { stored, computed } => with_fields(py, Kind::Checksum, &text, |fields| {
             fields.set_item("stored", stored)?;
             fields.set_item("computed", computed)
@@ -96,12 +98,10 @@ pub(crate) fn codec(py: Python<'_>, error: &Error) -> PyErr {
         Error::ProfileMismatch { id, .. } => {
             with_fields(py, Kind::Profile, &text, |fields| fields.set_item("profile", id.to_string()))
         }
-        Error::NonFinite { index, value } => {
-            with_fields(py, Kind::NonFinite, &text, |fields| {
-                fields.set_item("index", index)?;
-                fields.set_item("value", value)
-            })
-        }
+        Error::NonFinite { index, value } => with_fields(py, Kind::NonFinite, &text, |fields| {
+            fields.set_item("index", index)?;
+            fields.set_item("value", value)
+        }),
         Error::UnsupportedVersion { .. } | Error::UnsupportedFeature { .. } => plain(Kind::Unsupported),
         Error::Shape { .. } => plain(Kind::Shape),
         Error::InvalidOption { .. } => plain(Kind::Option),

@@ -11,6 +11,7 @@ mod codec;
 mod failure;
 mod frame;
 mod link;
+mod measure;
 mod numpy;
 #[cfg(feature = "onnx")]
 mod onnx;
@@ -30,6 +31,8 @@ mod _narrows {
     use crate::frame::{Header, Plan};
     #[pymodule_export]
     use crate::link::{Answer, Client, Server};
+    #[pymodule_export]
+    use crate::measure::_measure;
     #[cfg(feature = "onnx")]
     #[pymodule_export]
     use crate::onnx::{Cut, Engine, cuts, split};

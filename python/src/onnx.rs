@@ -1,15 +1,13 @@
 //! ONNX models: cuts, splitting, running.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use narrows::{Tensor, TensorView};
-use narrows_split::{Error, Model, Place};
+use narrows_split::{Data, ElementType, Error, Model, Place, Port, Runtime, Sizes, Splitter, Value};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
-use crate::array::{Array, WithTensor, with_tensor};
 use crate::failure::{self, Kind};
-use crate::numpy;
 
 fn raise(py: Python<'_>, error: &Error) -> PyErr {
     let text = error.to_string();
@@ -27,7 +25,7 @@ fn raise(py: Python<'_>, error: &Error) -> PyErr {
 
 /// A model as it is given: the bytes of a file, or its path.
 #[derive(FromPyObject)]
-enum Source<'py> {
+pub(crate) enum Source<'py> {
     Bytes(Bound<'py, PyBytes>),
     Path(PathBuf),
 }
@@ -45,9 +43,9 @@ impl Source<'_> {
     }
 }
 
-/// A tensor through which all data on the way from the model's inputs to its outputs pass.
+/// A tensor through which all data on the way from the model's inputs to its outputs pass, but for small ones beside it.
 ///
-/// Shapes and multiply-adds are for a batch of one where the model leaves the batch open.
+/// Shapes and multiply-adds are for the sizes that open dimensions were taken to have.
 #[pyclass(frozen, module = "narrows.onnx", get_all)]
 pub(crate) struct Cut {
     /// Position in the list of cuts, counted from the model's input.
@@ -64,6 +62,14 @@ pub(crate) struct Cut {
     dtype: &'static str,
     /// Bytes if sent uncompressed.
     bytes: u64,
+    /// Names of small tensors (masks, positions) that the tail needs beside it.
+    side: Vec<String>,
+    /// Bytes of those.
+    side_bytes: u64,
+    /// Inputs that hold state (caches of a decoder) and stay with the head.
+    head_states: Vec<String>,
+    /// Inputs that hold state and stay with the tail.
+    tail_states: Vec<String>,
     /// Multiply-adds of the head.
     macs_before: u64,
     /// Multiply-adds of the tail.
@@ -88,6 +94,10 @@ impl From<narrows_split::Cut> for Cut {
             shape: cut.shape,
             dtype: cut.dtype,
             bytes: cut.bytes,
+            side_bytes: cut.side.iter().map(|side| side.bytes).sum(),
+            side: cut.side.into_iter().map(|side| side.name).collect(),
+            head_states: cut.head_states.into_iter().map(|state| state.input).collect(),
+            tail_states: cut.tail_states.into_iter().map(|state| state.input).collect(),
             macs_before: cut.macs_before,
             macs_after: cut.macs_after,
             weight_bytes_before: cut.weight_bytes_before,
@@ -103,20 +113,30 @@ impl Cut {
     }
 }
 
-/// All single-tensor cuts of an ONNX model, from its input to its output.
+/// All cuts of an ONNX model, from its input to its output.
 ///
 /// Args:
 ///     model: path of an ONNX file, or its bytes.
+///     sizes: lengths for dimensions that the model leaves open, by their names; 1 for the batch and 16 for others if
+///         not given.
 ///
 /// Raises:
 ///     ModelError: the model cannot be read, or its shapes cannot be worked out.
 ///     OSError: the file cannot be read.
 #[pyfunction]
-#[pyo3(signature = (model: "str | os.PathLike[str] | bytes"))]
-pub(crate) fn cuts(py: Python<'_>, model: Source<'_>) -> PyResult<Vec<Cut>> {
-    let model = model.read(py)?;
-    let cuts = py.detach(|| narrows_split::cuts(&model)).map_err(|error| raise(py, &error))?;
+#[pyo3(signature = (model: "str | os.PathLike[str] | bytes", *, sizes: "collections.abc.Mapping[str, int] | None"=None))]
+pub(crate) fn cuts(
+    py: Python<'_>,
+    model: Source<'_>,
+    sizes: Option<BTreeMap<String, usize>>,
+) -> PyResult<Vec<Cut>> {
+    let (model, sizes) = (model.read(py)?, open(sizes));
+    let cuts = py.detach(|| narrows_split::cuts_for(&model, &sizes)).map_err(|error| raise(py, &error))?;
     Ok(cuts.into_iter().map(Cut::from).collect())
+}
+
+fn open(sizes: Option<BTreeMap<String, usize>>) -> Sizes {
+    sizes.into_iter().flatten().fold(Sizes::default(), |sizes, (symbol, size)| sizes.with(symbol, size))
 }
 
 /// Cut an ONNX model at an inner cut.
@@ -124,6 +144,7 @@ pub(crate) fn cuts(py: Python<'_>, model: Source<'_>) -> PyResult<Vec<Cut>> {
 /// Args:
 ///     model: path of an ONNX file, or its bytes.
 ///     at: name of the tensor to cut at.
+///     sizes: as of `cuts`.
 ///
 /// Returns:
 ///     Head and tail, each the bytes of a complete ONNX file.
@@ -132,82 +153,82 @@ pub(crate) fn cuts(py: Python<'_>, model: Source<'_>) -> PyResult<Vec<Cut>> {
 ///     ModelError: there is no such tensor, or it is no inner cut; the nearest name is suggested.
 ///     OSError: the file cannot be read.
 #[pyfunction]
-#[pyo3(signature = (model: "str | os.PathLike[str] | bytes", at) -> "tuple[bytes, bytes]")]
-pub(crate) fn split<'py>(py: Python<'py>, model: Source<'py>, at: &str) -> PyResult<Bound<'py, PyTuple>> {
-    let model = model.read(py)?;
-    let halves = py.detach(|| narrows_split::split(&model, at)).map_err(|error| raise(py, &error))?;
+#[pyo3(signature = (model: "str | os.PathLike[str] | bytes", at, *, sizes: "collections.abc.Mapping[str, int] | None"=None) -> "tuple[bytes, bytes]")]
+pub(crate) fn split<'py>(
+    py: Python<'py>,
+    model: Source<'py>,
+    at: &str,
+    sizes: Option<BTreeMap<String, usize>>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let (model, sizes) = (model.read(py)?, open(sizes));
+    let halves = py.detach(|| Splitter::new(&model, &sizes)?.split(at)).map_err(|error| raise(py, &error))?;
     let bytes = |half: &Model| PyBytes::new(py, &half.to_bytes());
     PyTuple::new(py, [bytes(&halves.head), bytes(&halves.tail)])
 }
 
-/// A model ready to run on this machine's processor (tract): one float32 input, one float32 output.
-///
-/// Args:
-///     model: path of an ONNX file, or its bytes.
-///
-/// Threads may share one, and run it at the same time.
-#[pyclass(frozen, module = "narrows.onnx")]
+/// A tensor on its way into an engine or out of one: element type, shape, little-endian bytes.
+type Plain = (String, Vec<usize>, Vec<u8>);
+
+/// The engine behind `narrows.onnx.Engine`, which gives it arrays as bytes.
+#[pyclass(frozen, module = "narrows._narrows", name = "_Engine")]
 pub(crate) struct Engine(narrows_split::Engine);
-
-struct Copied;
-
-impl WithTensor for Copied {
-    type Output = Vec<f32>;
-    fn with(self, tensor: &TensorView<'_>) -> Vec<f32> {
-        tensor.to_tensor().to_f32()
-    }
-}
 
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (model: "str | os.PathLike[str] | bytes"))]
-    fn new(py: Python<'_>, model: Source<'_>) -> PyResult<Self> {
+    #[pyo3(signature = (model: "str | os.PathLike[str] | bytes", runtime))]
+    fn new(py: Python<'_>, model: Source<'_>, runtime: &str) -> PyResult<Self> {
+        let runtime: Runtime = runtime.parse().map_err(|error| raise(py, &error))?;
         let model = model.read(py)?;
-        py.detach(|| narrows_split::Engine::load(&model)).map(Self).map_err(|error| raise(py, &error))
+        let engine = py.detach(|| narrows_split::Engine::load_on(&model, runtime));
+        engine.map(Self).map_err(|error| raise(py, &error))
     }
 
-    /// Run the model once.
-    ///
-    /// Args:
-    ///     input: float array with as many elements as `input_shape` (the batch axis may be left out).
-    ///
-    /// Returns:
-    ///     A float32 NumPy array of `output_shape`.
-    ///
-    /// Raises:
-    ///     ModelError: the input does not fill the model's input, or the run failed.
-    ///     ArrayError: not a float array.
-    fn run<'py>(&self, py: Python<'py>, input: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let array = Array::of(input)?;
-        let values = with_tensor(py, &array, false, Copied)?;
-        let output = py.detach(|| self.0.run(&values)).map_err(|error| raise(py, &error))?;
-        let tensor =
-            Tensor::new(output, self.0.output_shape()).map_err(|error| failure::codec(py, &error))?;
-        numpy::array(py, tensor)
+    fn run(&self, py: Python<'_>, inputs: Vec<Plain>) -> PyResult<Vec<Plain>> {
+        let values = inputs.into_iter().map(|plain| value(py, plain)).collect::<PyResult<Vec<_>>>()?;
+        let values: Vec<&Value> = values.iter().collect();
+        let outputs = py.detach(|| self.0.infer(&values)).map_err(|error| raise(py, &error))?;
+        Ok(outputs.into_iter().map(plain).collect())
     }
 
-    /// Name of the input.
     #[getter]
-    fn input_name(&self) -> &str {
-        self.0.input_name()
+    fn inputs(&self) -> Vec<(String, String, Vec<String>)> {
+        self.0.inputs().iter().map(port).collect()
     }
 
-    /// Shape of the input, the batch included.
     #[getter]
-    fn input_shape(&self) -> Vec<usize> {
-        self.0.input_shape().to_vec()
+    fn outputs(&self) -> Vec<(String, String, Vec<String>)> {
+        self.0.outputs().iter().map(port).collect()
     }
+}
 
-    /// Name of the output.
-    #[getter]
-    fn output_name(&self) -> &str {
-        self.0.output_name()
-    }
+fn port(port: &Port) -> (String, String, Vec<String>) {
+    let dims = port.dims.iter().map(ToString::to_string).collect();
+    (port.name.clone(), port.element_type.name().into(), dims)
+}
 
-    /// Shape of the output, the batch included.
-    #[getter]
-    fn output_shape(&self) -> Vec<usize> {
-        self.0.output_shape().to_vec()
-    }
+fn value(py: Python<'_>, (kind, shape, bytes): Plain) -> PyResult<Value> {
+    let words = |bytes: &[u8]| bytes.as_chunks::<8>().0.iter().map(|&x| i64::from_le_bytes(x)).collect();
+    let data = match ElementType::of_name(&kind) {
+        Some(ElementType::F32) => {
+            Data::F32(bytes.as_chunks::<4>().0.iter().map(|&x| f32::from_le_bytes(x)).collect())
+        }
+        Some(ElementType::I64) => Data::I64(words(&bytes)),
+        Some(ElementType::Bool) => Data::Bool(bytes.iter().map(|&x| x != 0).collect()),
+        None => {
+            let text = format!("an engine takes float32, int64 and bool, not {kind}");
+            return Err(failure::raise(py, Kind::Array, &text));
+        }
+    };
+    Value::new(shape, data).map_err(|error| raise(py, &error))
+}
+
+fn plain(value: Value) -> Plain {
+    let (kind, shape) = (value.element_type().name().to_owned(), value.shape().to_vec());
+    let bytes = match value.into_data() {
+        Data::F32(values) => values.into_iter().flat_map(f32::to_le_bytes).collect(),
+        Data::I64(values) => values.into_iter().flat_map(i64::to_le_bytes).collect(),
+        Data::Bool(values) => values.into_iter().map(u8::from).collect(),
+    };
+    (kind, shape, bytes)
 }

@@ -244,3 +244,13 @@ def test_every_public_name_says_what_it_is():
             for member, method in inspect.getmembers(thing, lambda value: callable(value) or isinstance(value, property)):
                 if not member.startswith("_") and member not in ("add_note", "with_traceback"):
                     assert inspect.getdoc(method), f"{name}.{member}"
+
+
+def test_examples_in_the_documentation_of_the_extension_hold():
+    import doctest
+
+    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
+    for name in narrows.__all__:
+        for example in finder.find(getattr(narrows, name), name, module=False, globs={"narrows": narrows}):
+            runner.run(example)
+    assert runner.tries >= 10 and not runner.failures

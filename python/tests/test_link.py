@@ -1,6 +1,7 @@
 """Both ends of the link, in Python and in Rust, in any pairing."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -14,7 +15,8 @@ from narrows import errors
 from narrows.client import AsyncClient, Client
 from narrows.server import AsyncServer, Server
 
-ROOT = Path(__file__).parents[2]
+# Tests run on a copy of the package; the repository has the demo network.
+ROOT = Path(os.environ.get("NARROWS_REPOSITORY", Path(__file__).parents[2]))
 
 
 def twice(x):
@@ -162,18 +164,37 @@ def program(*args, **options):
     return subprocess.Popen([sys.executable, "-m", "narrows", *args], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, **options)
 
 
-def test_a_client_in_python_talks_to_the_rust_server():
+@pytest.fixture(scope="module")
+def images():
+    return numpy.load(ROOT / "models/fashion-resnet/test-1000.npz")["images"][:8].astype("f4")[:, None, None] / 255
+
+
+MODEL = str(ROOT / "models/fashion-resnet/model.onnx")
+
+
+def test_a_client_in_python_talks_to_the_rust_server(images):
     onnx = pytest.importorskip("narrows.onnx")
-    model = ROOT / "models/fashion-resnet/fashion-resnet.onnx"
-    images = numpy.load(next(ROOT.glob("models/fashion-resnet/*images*.npy")))[:4].astype("f4")
     with program("--quiet", "serve", "--until-stdin-ends", "--demo-cut", "layer2") as server:
         address = server.stdout.readline().strip()
-        head, _ = onnx.split(str(model), at="layer2")
-        head, whole = onnx.Engine(head), onnx.Engine(str(model))
+        head, _ = onnx.split(MODEL, at="layer2")
+        head, whole = onnx.Engine(head), onnx.Engine(MODEL)
         with Client(address, encoder=narrows.Encoder(quantizer="lossless")) as client:
             assert client.routes == ["layer2"]
             for image in images:
-                x = head.run(image)
-                logits = client.run("layer2", x)
-                assert numpy.allclose(logits.ravel(), whole.run(image).ravel())
+                logits = client.run("layer2", head.run(image))
+                assert (logits.ravel() == whole.run(image).ravel()).all()
         server.stdin.close()
+
+
+def test_the_rust_client_talks_to_a_server_in_python(images, tmp_path):
+    onnx = pytest.importorskip("narrows.onnx")
+    head, tail = onnx.split(MODEL, at="layer2")
+    (tmp_path / "head.onnx").write_bytes(head)
+    numpy.save(tmp_path / "images.npy", images[:, 0])
+    engine = onnx.Engine(tail)
+    with Server({"layer2": engine.run}) as server:
+        arguments = ["run", "--json", "--head", tmp_path / "head.onnx", "--server", server.address, tmp_path / "images.npy"]
+        with program(*arguments, stderr=subprocess.PIPE) as client:
+            out, err = client.communicate(timeout=60)
+        assert client.returncode == 0, err
+    assert "layer2" in out or "top" in out

@@ -228,9 +228,12 @@ def test_a_decoder_of_transformers_is_cut():
     torch.manual_seed(0)
     model = transformers.LlamaForCausalLM(config).eval()
     ids = torch.randint(0, 64, (2, 7))
-    kwargs = {"input_ids": ids, "use_cache": False}
+    mask = torch.ones_like(ids)
+    mask[1, :3] = 0
+    kwargs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
     head, tail = split(model, at="model.layers.1", example_kwargs=kwargs)
-    crossing = head(input_ids=ids)
+    crossing = head(**kwargs)
+    # Positions depend on no input, so that the tail has its own; the mask crosses.
     hidden, *extra = crossing
     assert hidden.shape == (2, 7, 32) and extra
     with torch.no_grad():

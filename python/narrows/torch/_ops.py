@@ -52,13 +52,11 @@ def host(tensor: Tensor) -> Tensor:
         raise ArrayError(f"the tensor's layout is {tensor.layout}, needed is torch.strided; call .to_dense()")
     if tensor.dtype not in DTYPES.values():
         raise ArrayError(f"the tensor holds {tensor.dtype}; needed is float32, float16 or bfloat16")
-    tensor = tensor.detach().resolve_neg()
-    # NumPy's memory is found faster than DLPack's, but there is no bfloat16 in it.
-    return tensor
+    return tensor.detach().resolve_neg()
 
 
 def view(tensor: Tensor) -> Any:
-    """The tensor's memory, as the codec takes it."""
+    """The tensor's memory, as the codec takes it: NumPy's is found faster than DLPack's, but has no bfloat16."""
     tensor = host(tensor)
     return tensor if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
@@ -106,9 +104,7 @@ def decode(
     header = narrows.peek(frame)
     if header.dtype != "bf16":
         return torch.from_numpy(narrows.decode(frame, **options))
-    decoder = narrows.Decoder(**options)
-    # The frame is checked before memory is taken for what its header says.
-    array = decoder.decode(frame)
+    array = narrows.decode(frame, **options)
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view("uint16")).view(torch.bfloat16)
     return torch.from_numpy(array).to(torch.bfloat16)
@@ -145,7 +141,8 @@ def _decode(frame: Tensor, shape: Sequence[int], dtype: torch.dtype, profile: st
     """The tensor inside a frame, which has this shape and element type."""
     known = _profile(profile)
     out = torch.empty(list(shape), dtype=dtype)
-    decode(frame.contiguous().numpy(), out=out, profiles=[known] if known is not None else ())
+    data: Any = frame.contiguous().numpy()
+    decode(data, out=out, profiles=[known] if known is not None else ())
     return out
 
 

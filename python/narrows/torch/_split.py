@@ -100,7 +100,7 @@ def _export(
             exported = torch.export.export(model, args, kwargs, strict=False)
     except Exception as error:
         raise ModelError(f"neither torch.fx nor torch.export can trace the model: {error}") from error
-    graph_module = exported.module()
+    graph_module = exported.module(check_guards=False)
     assert isinstance(graph_module, fx.GraphModule)
     inside = [node for node in graph_module.graph.nodes if _is_inside(node, at)]
     # The output is what is used outside.
@@ -122,7 +122,8 @@ def _cut(whole: fx.GraphModule, at: fx.Node) -> tuple[fx.GraphModule, fx.GraphMo
     before = _ancestors([at])
     # What the tail computes: all that leads to the output and is not the head's.
     output = next(node for node in nodes if node.op == "output")
-    after = [node for node in nodes if node in _ancestors([output], stop=before) and node not in before]
+    needed = _ancestors([output], stop=before)
+    after = [node for node in nodes if node in needed and node not in before]
     crossing = [at]
     for node in after:
         for value in node.all_input_nodes:
@@ -132,7 +133,8 @@ def _cut(whole: fx.GraphModule, at: fx.Node) -> tuple[fx.GraphModule, fx.GraphMo
     after = [node for node in after if node.op != "placeholder"]
     head = _half(whole, "Head", _head_graph(nodes, before, crossing))
     tail = _half(whole, "Tail", _tail_graph(nodes, after, free, crossing))
-    head.crossing = [str(value.target) if value.op == "call_module" else value.name for value in crossing]
+    names = [str(value.target) if value.op == "call_module" else value.name for value in crossing]
+    object.__setattr__(head, "crossing", names)
     return head, tail
 
 
@@ -174,7 +176,7 @@ def _tail_graph(
     nodes: Sequence[fx.Node], after: Sequence[fx.Node], free: set[fx.Node], crossing: Sequence[fx.Node]
 ) -> fx.Graph:
     graph = fx.Graph()
-    copies = {value: graph.placeholder(_name(value)) for value in crossing}
+    copies = {value: graph.placeholder(value.name) for value in crossing}
     needed = _ancestors(after, stop=set(crossing))
     for node in nodes:
         if node in copies or node not in needed:
@@ -182,10 +184,6 @@ def _tail_graph(
         if node in free or node in after:
             copies[node] = graph.node_copy(node, copies.__getitem__)
     return graph
-
-
-def _name(value: fx.Node) -> str:
-    return value.name
 
 
 def _half(whole: fx.GraphModule, name: str, graph: fx.Graph) -> fx.GraphModule:

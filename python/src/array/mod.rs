@@ -103,7 +103,8 @@ impl Array {
         // A stride of 0 makes any number of elements out of one.
         let limit = Limits::default().max_elements;
         if count as u64 > limit {
-            let text = format!("an array that has to be copied has {count} elements, above the limit of {limit}");
+            let text =
+                format!("an array that has to be copied has {count} elements, above the limit of {limit}");
             return Err(failure::limit_exceeded(py, &text, count as u64, limit));
         }
         if dense {
@@ -130,7 +131,9 @@ impl Array {
         while out.len() < count {
             for k in 0..run {
                 // SAFETY: the exporter vouches for every index within shape, strides and type; reads need no alignment.
-                out.push(unsafe { self.data.offset(offset + k as isize * step).cast::<T>().read_unaligned() });
+                out.push(unsafe {
+                    self.data.offset(offset + k as isize * step).cast::<T>().read_unaligned()
+                });
             }
             for axis in (0..last).rev() {
                 index[axis] += 1;

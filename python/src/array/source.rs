@@ -34,7 +34,8 @@ pub(super) fn open(object: &Bound<'_, PyAny>) -> PyResult<Array> {
                 return of_dlpack(object, &method);
             }
             let class = object.get_type().name()?;
-            let refused = error.is_instance_of::<PyBufferError>(py) || error.is_instance_of::<PyValueError>(py);
+            let refused =
+                error.is_instance_of::<PyBufferError>(py) || error.is_instance_of::<PyValueError>(py);
             let text = if refused {
                 format!("{class} does not show its memory ({}); elements are {KINDS}", error.value(py))
             } else {
@@ -76,7 +77,9 @@ fn of_numpy_bfloat16(object: &Bound<'_, PyAny>) -> PyResult<Option<Array>> {
     let py = object.py();
     let is = object.hasattr("__array_interface__")?
         && object.getattr("dtype").is_ok_and(|dtype| {
-            dtype.getattr("name").is_ok_and(|name| name.extract::<&str>().is_ok_and(|name| name == "bfloat16"))
+            dtype
+                .getattr("name")
+                .is_ok_and(|name| name.extract::<&str>().is_ok_and(|name| name == "bfloat16"))
         });
     if !is {
         return Ok(None);
@@ -156,7 +159,8 @@ fn expect_host(py: Python<'_>, kind: i32, index: i32) -> PyResult<()> {
         8 => "Metal".to_owned(),
         _ => format!("device {kind}:{index} of DLPack"),
     };
-    let text = format!("the array lies in the memory of {place}; move it to the CPU, or see narrows.torch for CUDA");
+    let text =
+        format!("the array lies in the memory of {place}; move it to the CPU, or see narrows.torch for CUDA");
     Err(failure::raise(py, Kind::Device, &text))
 }
 

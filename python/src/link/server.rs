@@ -114,7 +114,9 @@ impl Server {
             limits.drain_timeout = seconds(py, "drain_timeout", timeout)?;
         }
         let tls = match (certificate, key) {
-            (Some(chain_pem), Some(key_pem)) => Some(ServerTls::new(Identity { chain_pem, key_pem }, client_ca)),
+            (Some(chain_pem), Some(key_pem)) => {
+                Some(ServerTls::new(Identity { chain_pem, key_pem }, client_ca))
+            }
             (None, None) => None,
             _ => {
                 let text = "a certificate needs its key, and a key its certificate";
