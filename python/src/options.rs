@@ -67,14 +67,11 @@ impl Words<'_> {
     }
 
     fn bits(&self, py: Python<'_>) -> PyResult<u8> {
-        match u8::try_from(self.bits) {
-            Ok(bits @ 1..=8) => Ok(bits),
-            _ => {
-                let text =
-                    format!("option bits is {}, allowed is 1 to 8 (2 to 8 in the reference work)", self.bits);
-                Err(failure::raise(py, Kind::Option, &text))
-            }
+        if let Ok(bits @ 1..=8) = u8::try_from(self.bits) {
+            return Ok(bits);
         }
+        let text = format!("option bits is {}, allowed is 1 to 8 (2 to 8 in the reference work)", self.bits);
+        Err(failure::raise(py, Kind::Option, &text))
     }
 }
 

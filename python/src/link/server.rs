@@ -42,7 +42,7 @@ impl Tail for Handler {
         Python::try_attach(|py| {
             let frame = PyBytes::new(py, request.payload);
             let answer = self.handler.bind(py).call_method1("answer", (request.route, frame));
-            match answer.and_then(|answer| answer.extract().map_err(Into::into)) {
+            match answer.and_then(|answer| answer.extract()) {
                 Ok(Reply::Frame(frame, decode, tail, tensor_bytes)) => {
                     reply.extend_from_slice(frame.as_bytes());
                     let (decode, tail) = (Duration::from_nanos(decode), Duration::from_nanos(tail));
