@@ -168,6 +168,7 @@ impl Failure {
             E::Tls { .. } => Code::Configuration,
             E::Refused(refusal) if refusal.code() == Refusal::Unauthorized => Code::Configuration,
             E::Refused(refusal) if refusal.code() == Refusal::UnknownRoute => Code::Usage,
+            E::Refused(refusal) if refusal.code() == Refusal::OtherSplit => Code::Configuration,
             E::Refused(refusal) if refusal.code() == Refusal::BadPayload => Code::Data,
             _ => Code::TryAgain,
         };
@@ -179,6 +180,11 @@ impl Failure {
             E::Refused(refusal) if refusal.code() == Refusal::Unauthorized => {
                 failure.hint("name the file of the server's token with --token-file")
             }
+            E::Refused(refusal) if refusal.code() == Refusal::OtherSplit => failure.hint(
+                "run the head and serve the tail of one `narrows split`: manifest.json says which it is",
+            ),
+            E::Refused(refusal) if refusal.code() == Refusal::StreamGone => failure
+                .hint("begin again with all tokens; streams.idle_timeout_ms says how long a server waits"),
             E::Refused(refusal) if refusal.code() == Refusal::BadPayload => {
                 failure.hint("the server may lack the profile: start it with --profile")
             }
