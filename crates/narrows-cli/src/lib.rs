@@ -23,7 +23,7 @@ use clap::{Parser, Subcommand};
 
 use commands::{
     bench, calibrate, choose, completions, cuts, decode, demo, embed, encode, eval, generate, inspect, link,
-    plan, run, serve, split,
+    pack, plan, run, serve, split, unpack,
 };
 use failure::Failure;
 use output::Output;
@@ -49,8 +49,12 @@ enum Command {
     Encode(encode::Args),
     /// Turn a frame back into a tensor
     Decode(decode::Args),
-    /// Show what a frame holds and where its bytes go
+    /// Show what a frame, or a file of packed weights, holds and where its bytes go
     Inspect(inspect::Args),
+    /// Pack the weights of a checkpoint
+    Pack(pack::Args),
+    /// Turn packed weights back into a plain checkpoint
+    Unpack(unpack::Args),
     /// Compare the ways to encode a tensor
     Plan(plan::Args),
     /// Make a profile from sample tensors
@@ -100,6 +104,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>, command: Vec<OsString>) ->
         Command::Encode(args) => encode::run(args, &output),
         Command::Decode(args) => decode::run(args, &output),
         Command::Inspect(args) => inspect::run(args, &output),
+        Command::Pack(args) => pack::run(args, &output),
+        Command::Unpack(args) => unpack::run(args, &output),
         Command::Plan(args) => plan::run(args, &output),
         Command::Calibrate(args) => calibrate::run(args, &output),
         Command::Cuts(args) => cuts::run(args, &output),

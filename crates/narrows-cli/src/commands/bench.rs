@@ -3,6 +3,8 @@
 mod accuracy;
 mod adapt;
 mod sizes;
+#[cfg(target_arch = "x86_64")]
+mod weights;
 
 use crate::failure::Result;
 use crate::output::Output;
@@ -13,7 +15,8 @@ Examples:
   bench/fashion-mnist                                    fetches the data set into bench/out
   narrows bench accuracy --dataset bench/out/fashion-mnist
                                                          bytes at the same accuracy, on 10,000 images
-  narrows bench adapt                                    a controller against fixed settings, on links that change";
+  narrows bench adapt                                    a controller against fixed settings, on links that change
+  narrows bench weights                                  products with packed weights against dense ones";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -30,6 +33,9 @@ enum What {
     Accuracy(accuracy::Args),
     /// Missed deadlines and accuracy on links that change: the controller against fixed settings
     Adapt(adapt::Args),
+    /// Products with packed weights against dense ones, and decoding against rANS
+    #[cfg(target_arch = "x86_64")]
+    Weights(weights::Args),
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<()> {
@@ -37,5 +43,7 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         What::Sizes(args) => sizes::run(args, output),
         What::Accuracy(args) => accuracy::run(args, output),
         What::Adapt(args) => adapt::run(args, output),
+        #[cfg(target_arch = "x86_64")]
+        What::Weights(args) => weights::run(args, output),
     }
 }
