@@ -16,6 +16,8 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "train")]
+use commands::train;
 use commands::{
     bench, calibrate, choose, completions, cuts, decode, demo, encode, eval, inspect, link, plan, run, serve,
     split,
@@ -68,6 +70,9 @@ enum Command {
     Bench(bench::Args),
     /// Evaluate a model on a data set at cuts, bit widths and methods, and write a report
     Eval(eval::Args),
+    /// Train a network so that its weights take less than a bit each
+    #[cfg(feature = "train")]
+    Train(train::Args),
     /// Print a shell's completion script
     Completions(completions::Args),
 }
@@ -93,6 +98,8 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args, &output),
         Command::Bench(args) => bench::run(args, &output),
         Command::Eval(args) => eval::run(args, &output),
+        #[cfg(feature = "train")]
+        Command::Train(args) => train::run(args, &output),
         Command::Completions(args) => completions::run(args, &output),
     };
     match result {

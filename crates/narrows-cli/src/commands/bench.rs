@@ -2,6 +2,8 @@
 
 mod accuracy;
 mod adapt;
+#[cfg(feature = "train")]
+mod precision;
 mod sizes;
 
 use crate::failure::Result;
@@ -30,6 +32,9 @@ enum What {
     Accuracy(accuracy::Args),
     /// Missed deadlines and accuracy on links that change: the controller against fixed settings
     Adapt(adapt::Args),
+    /// Accuracy against bits a weight: fixed, allocated and learned precision, on one page
+    #[cfg(feature = "train")]
+    Precision(precision::Args),
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<()> {
@@ -37,5 +42,7 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         What::Sizes(args) => sizes::run(args, output),
         What::Accuracy(args) => accuracy::run(args, output),
         What::Adapt(args) => adapt::run(args, output),
+        #[cfg(feature = "train")]
+        What::Precision(args) => precision::run(args, output),
     }
 }

@@ -15,3 +15,5 @@ pub mod plan;
 pub mod run;
 pub mod serve;
 pub mod split;
+#[cfg(feature = "train")]
+pub mod train;
