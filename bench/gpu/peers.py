@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Other entropy coders on the same GPU and symbols, where they are installed: nvCOMP ANS, DietGPU, torch_ans.
 
-    pip install nvidia-nvcomp-cu12 torch numpy        (DietGPU and torch_ans are built from source, with a CUDA toolkit)
     python3 peers.py [--quick] > peers.json
+
+`run` installs the wheels that `pack` has fetched; DietGPU and torch_ans's kernels are built from source, by PyTorch and a CUDA toolkit.
 
 They code bytes without a quantiser: each is given the symbols of features at 4 bits, a byte each. A peer that is not there is
 named with the reason. Times are medians, by CUDA events.
 """
 
 import json
-import os
+import pathlib
 import subprocess
 import sys
 
@@ -53,23 +54,49 @@ def figures(torch, data, compressed_bytes, encode, decode):
 
 
 def nvcomp_ans(torch, data):
+    """Output in place and, to decode, its configuration made beforehand: nothing that it need not do is timed."""
     from nvidia import nvcomp
 
     stream = torch.cuda.current_stream().cuda_stream
-    codec = nvcomp.Codec(algorithm="ANS", cuda_stream=stream)
+    codec = nvcomp.Codec(algorithm="ANS", cuda_stream=stream, execution_policy=nvcomp.ExecutionPolicy.LATENCY)
     source = nvcomp.as_array(data)
     compressed = codec.encode(source)
-    if bytes(codec.decode(compressed, "|u1").cpu()) != bytes(data.cpu().numpy()):
-        raise RuntimeError("other symbols came back")
     size = compressed.buffer_size
-    return figures(torch, data, size, lambda: codec.encode(source), lambda: codec.decode(compressed, "|u1"))
+    configuration = codec.decompression_config(compressed)
+    room, back = codec.encode(source), codec.decode(compressed, "|u1")
+    if bytes(back.cpu()) != bytes(data.cpu().numpy()):
+        raise RuntimeError("other symbols came back")
+    return figures(
+        torch,
+        data,
+        size,
+        lambda: codec.encode(source, out=room),
+        lambda: codec.decode(compressed, "|u1", out=back, decompression_config=configuration),
+    )
+
+
+def build_dietgpu():
+    """Its library, from the sources that `pack` has put beside this file; `logging.h` stands in for glog."""
+    import torch.utils.cpp_extension as extension
+
+    root = pathlib.Path(__file__).resolve().parent
+    sources = root / "dietgpu" / "dietgpu"
+    if not sources.is_dir():
+        raise RuntimeError("its sources were not packed")
+    files = [sources / "DietGpu.cpp", *sorted((sources / "utils").glob("*.cpp"))]
+    for part in ["ans", "float"]:
+        files += [file for file in sorted((sources / part).glob("*.cu")) if not file.name.endswith("Test.cu")]
+    extension.load(
+        name="dietgpu",
+        sources=[str(file) for file in files],
+        extra_include_paths=[str(root / "dietgpu"), str(root / "glog")],
+        is_python_module=False,
+    )
 
 
 def dietgpu(torch, data):
-    library = os.environ.get("DIETGPU")
-    if library is None:
-        raise RuntimeError("not built here (DIETGPU names libdietgpu.so)")
-    torch.ops.load_library(library)
+    if not hasattr(torch.ops.dietgpu, "compress_data"):
+        build_dietgpu()
     ops = torch.ops.dietgpu
     scratch = torch.empty([384 << 20], dtype=torch.uint8, device="cuda")
     rows, columns = ops.max_any_compressed_output_size([data])
@@ -80,10 +107,10 @@ def dietgpu(torch, data):
     lengths = torch.empty([1], dtype=torch.int32, device="cuda")
 
     def encode():
-        ops.compress_data(False, [data], scratch, out, sizes)
+        ops.compress_data(False, [data], False, scratch, out, sizes)
 
     def decode():
-        ops.decompress_data(False, [*out], [back], scratch, status, lengths)
+        ops.decompress_data(False, [*out], [back], False, scratch, status, lengths)
 
     encode()
     decode()
@@ -93,11 +120,14 @@ def dietgpu(torch, data):
 
 
 def torch_ans():
-    """Its own benchmark, in its own words: 50 MB of 256 kinds of symbols."""
+    """Its own benchmark, in its own words: 50 MB of 256 kinds of symbols, its rANS for warps and its default."""
     report = {}
-    for mode in ["push", "pop"]:
-        command = [sys.executable, "-m", "torch_ans.benchmark", "-d", "cuda", "--mode", mode]
-        report[mode] = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout.splitlines()
+    for impl, more in [("rans32_16", ["-i", "32", "--freq-precision", "12"]), ("rans64", [])]:
+        for mode in ["push", "pop"]:
+            command = [sys.executable, "-m", "torch_ans.benchmark", "-d", "cuda", "--mode", mode, "--impl", impl, *more]
+            command += ["--data-size-mb", "50", "--warmup", "2", "--repeat", "5"]
+            run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+            report[f"{impl} {mode}"] = (run.stdout + run.stderr[-500:]).splitlines()
     return report
 
 

@@ -106,7 +106,11 @@ impl Failure {
         let code = match error {
             E::Io { source, .. } if source.kind() == ErrorKind::NotFound => Code::NoInput,
             E::Io { .. } => Code::Io,
-            E::NoSuchTensor { .. } | E::NotACut { .. } | E::NothingToSplit { .. } => Code::Usage,
+            E::NoSuchTensor { .. }
+            | E::NotACut { .. }
+            | E::NothingToSplit { .. }
+            | E::NoSuchDimension { .. } => Code::Usage,
+            E::EngineMissing { .. } => Code::Configuration,
             _ => Code::Data,
         };
         let failure = Self::new(code, sentence).because(error);

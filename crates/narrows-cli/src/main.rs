@@ -4,6 +4,7 @@
 
 mod commands;
 mod destination;
+mod engine_args;
 mod evaluate;
 mod failure;
 mod input;
@@ -19,8 +20,8 @@ use clap::{Parser, Subcommand};
 #[cfg(feature = "train")]
 use commands::train;
 use commands::{
-    bench, calibrate, choose, completions, cuts, decode, demo, encode, eval, inspect, link, plan, run, serve,
-    split,
+    bench, calibrate, choose, completions, cuts, decode, demo, embed, encode, eval, generate, inspect, link,
+    plan, run, serve, split,
 };
 use failure::Failure;
 use output::Output;
@@ -58,6 +59,10 @@ enum Command {
     Choose(choose::Args),
     /// Cut an ONNX model into head and tail
     Split(split::Args),
+    /// Send sentences through a split encoder, and compare their embeddings
+    Embed(embed::Args),
+    /// Generate text with a split decoder, caches on their own sides
+    Generate(generate::Args),
     /// Serve the tail of a split model
     Serve(serve::Args),
     /// Run the head of a split model and send its features to a server
@@ -92,6 +97,8 @@ fn main() -> ExitCode {
         Command::Cuts(args) => cuts::run(args, &output),
         Command::Choose(args) => choose::run(args, &output),
         Command::Split(args) => split::run(args, &output),
+        Command::Embed(args) => embed::run(args, &output),
+        Command::Generate(args) => generate::run(args, &output),
         Command::Serve(args) => serve::run(args, &output),
         Command::Run(args) => run::run(args, &output),
         Command::Link(args) => link::run(args, &output),

@@ -33,13 +33,18 @@ const DTYPES: [Dtype; 13] = [
 ];
 
 impl Dtype {
+    pub(crate) fn is_float(&self) -> bool {
+        matches!(self.onnx, DataType::Float | DataType::Float16 | DataType::Double)
+    }
+
+    /// Bytes of one element; 0 for strings.
+    pub(crate) fn element_bytes(&self) -> u64 {
+        self.bytes
+    }
+
     pub(crate) fn of_onnx(code: i32) -> Option<&'static Self> {
         let code = DataType::try_from(code).ok()?;
         DTYPES.iter().find(|dtype| dtype.onnx == code)
-    }
-
-    pub(crate) fn of_name(name: &str) -> Option<&'static Self> {
-        DTYPES.iter().find(|dtype| dtype.name == name)
     }
 
     /// The engine computes with shapes in a type of its own, which a file calls int64.

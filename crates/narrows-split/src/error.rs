@@ -81,7 +81,7 @@ pub enum Error {
         limit: u64,
     },
     /// The analysis found no fixed shape for a tensor whose shape is needed.
-    #[error("the shape of `{name}` is not known: {known}; only a batch dimension may be left open")]
+    #[error("the shape of `{name}` is not known: {known}")]
     UnknownShape {
         /// The tensor.
         name: String,
@@ -95,6 +95,70 @@ pub enum Error {
         stage: &'static str,
         /// What the engine said.
         cause: String,
+    },
+    /// A size was given for an open dimension that the model does not have.
+    #[error("the model has no open dimension `{symbol}`; {}", dimensions(known))]
+    NoSuchDimension {
+        /// The dimension asked for.
+        symbol: String,
+        /// Those that it has.
+        known: Vec<String>,
+    },
+    /// The inference engine is not on this machine, or not in this build.
+    #[error("{engine} is not available: {cause}")]
+    EngineMissing {
+        /// The engine.
+        engine: &'static str,
+        /// Where it was looked for, and what went wrong.
+        cause: String,
+    },
+    /// The elements of a tensor do not fill its shape.
+    #[error("{found} elements do not fill the shape {shape:?}")]
+    ValueLength {
+        /// The shape.
+        shape: Vec<usize>,
+        /// Elements given.
+        found: usize,
+    },
+    /// An engine was fed something other than its input.
+    #[error("input `{name}` takes {expected}, got {found}")]
+    InputMismatch {
+        /// The input.
+        name: String,
+        /// Its element type and shape.
+        expected: String,
+        /// Those of the tensor given.
+        found: String,
+    },
+    /// An engine was fed too few tensors, too many, or one that it has no input for.
+    #[error("the inputs must be {}, got {}", quoted(expected), quoted(found))]
+    InputNames {
+        /// The inputs.
+        expected: Vec<String>,
+        /// Names of what was given.
+        found: Vec<String>,
+    },
+    /// A manifest is not what it should be.
+    #[error("not a valid manifest: {rule}")]
+    Manifest {
+        /// The rule that it breaks and what was found instead.
+        rule: String,
+    },
+    /// Bytes are not a packed side tensor.
+    #[error("not a packed side tensor: {rule}")]
+    Packed {
+        /// The rule that they break.
+        rule: String,
+    },
+    /// Two parts of a split do not belong together.
+    #[error("{what} does not belong to this split: it is {found}, the manifest says {expected}")]
+    Mismatch {
+        /// The part.
+        what: String,
+        /// What the manifest says of it.
+        expected: String,
+        /// What it is.
+        found: String,
     },
     /// An engine was fed a slice of the wrong length.
     #[error("input `{name}` takes {expected} values, got {found}")]
@@ -151,6 +215,10 @@ fn quoted(names: &[String]) -> String {
         0 => list,
         more => format!("{list} and {more} more"),
     }
+}
+
+fn dimensions(known: &[String]) -> String {
+    if known.is_empty() { "all its dimensions are fixed".into() } else { format!("it has {}", quoted(known)) }
 }
 
 fn suggestion(nearest: &[String]) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tract_onnx::pb::{GraphProto, NodeProto};
+use tract_onnx::pb::{GraphProto, NodeProto, ValueInfoProto};
 
 use crate::{Error, Result};
 
@@ -45,7 +45,9 @@ pub(crate) struct Graph<'a> {
     /// Of each node: where it is needed; `None` if no output of the model needs it.
     spans: Vec<Option<Span>>,
     /// Of each tensor that somebody needs: where.
-    reads: HashMap<&'a str, Span>,
+    needs: HashMap<&'a str, Span>,
+    /// Of each node: the tensors it reads, those that nested graphs capture included.
+    reads: Vec<Vec<&'a str>>,
 }
 
 impl<'a> Graph<'a> {
@@ -55,17 +57,21 @@ impl<'a> Graph<'a> {
             sources: sources(proto)?,
             constant: Vec::with_capacity(proto.node.len()),
             spans: vec![None; proto.node.len()],
-            reads: HashMap::new(),
+            needs: HashMap::new(),
+            reads: proto.node.iter().map(reads).collect(),
         };
-        let reads: Vec<_> = proto.node.iter().map(reads).collect();
-        graph.check_reads(&reads)?;
-        for (node, reads) in proto.node.iter().zip(&reads) {
-            let random = node_is_default_domain(node) && RANDOM.contains(&node.op_type.as_str());
-            let constant = !random && reads.iter().all(|name| graph.is_constant(name));
+        graph.check_reads()?;
+        for (node, reads) in proto.node.iter().zip(&graph.reads) {
+            let constant = !is_random(node) && reads.iter().all(|name| graph.is_constant(name));
             graph.constant.push(constant);
         }
-        graph.find_spans(&reads);
+        graph.find_spans();
         Ok(graph)
+    }
+
+    /// Tensors that a node reads.
+    pub(crate) fn reads(&self, position: usize) -> &[&'a str] {
+        &self.reads[position]
     }
 
     /// Position of the model's outputs: after the last node.
@@ -83,7 +89,7 @@ impl<'a> Graph<'a> {
 
     /// Where a tensor is needed; `None` if no output of the model depends on it.
     pub(crate) fn span(&self, name: &str) -> Option<Span> {
-        self.reads.get(name).copied()
+        self.needs.get(name).copied()
     }
 
     /// Where a node is needed; `None` if no output of the model depends on it.
@@ -97,14 +103,13 @@ impl<'a> Graph<'a> {
         nodes.filter(|&(position, _)| !self.constant[position] && self.spans[position].is_some())
     }
 
-    /// Names of the inputs that have no default value.
-    pub(crate) fn inputs(&self) -> impl Iterator<Item = &'a str> {
-        let names = self.proto.input.iter().map(|input| input.name.as_str());
-        names.filter(|name| !self.is_constant(name))
+    /// The inputs that have no default value.
+    pub(crate) fn data_inputs(&self) -> impl Iterator<Item = &'a ValueInfoProto> {
+        self.proto.input.iter().filter(|input| !self.is_constant(&input.name))
     }
 
-    fn check_reads(&self, reads: &[Vec<&'a str>]) -> Result<()> {
-        for (position, names) in reads.iter().enumerate() {
+    fn check_reads(&self) -> Result<()> {
+        for (position, names) in self.reads.iter().enumerate() {
             for &name in names {
                 let missing = match self.sources.get(name) {
                     Some(&Source::Node(producer)) => producer >= position,
@@ -135,7 +140,7 @@ impl<'a> Graph<'a> {
 
     /// Walk backward from the outputs. A node of the flow needs what it reads at its own position; a constant
     /// node needs it wherever its own outputs are needed.
-    fn find_spans(&mut self, reads: &[Vec<&'a str>]) {
+    fn find_spans(&mut self) {
         for output in &self.proto.output {
             self.need(&output.name, Span::at(self.end()));
         }
@@ -146,14 +151,14 @@ impl<'a> Graph<'a> {
             };
             let span = if self.constant[position] { needed } else { Span::at(position) };
             self.spans[position] = Some(span);
-            for name in &reads[position] {
-                self.need(name, span);
+            for read in 0..self.reads[position].len() {
+                self.need(self.reads[position][read], span);
             }
         }
     }
 
     fn need(&mut self, name: &'a str, span: Span) {
-        self.reads.entry(name).and_modify(|known| *known = known.join(span)).or_insert(span);
+        self.needs.entry(name).and_modify(|known| *known = known.join(span)).or_insert(span);
     }
 }
 
@@ -213,6 +218,11 @@ fn node_place(position: usize, node: &NodeProto) -> String {
         ("", op) => format!("node {position} ({op})"),
         (name, op) => format!("node {position} `{name}` ({op})"),
     }
+}
+
+/// Whether a node's output differs from one call to the next.
+pub(crate) fn is_random(node: &NodeProto) -> bool {
+    node_is_default_domain(node) && RANDOM.contains(&node.op_type.as_str())
 }
 
 pub(crate) fn node_is_default_domain(node: &NodeProto) -> bool {

@@ -36,16 +36,32 @@
 #![forbid(unsafe_code)]
 
 mod analysis;
+mod compare;
 mod constant;
 mod cuts;
 mod engine;
 mod error;
 mod graph;
+mod manifest;
 mod model;
+mod open_dims;
+mod pack;
+mod seam;
+mod session;
+mod sizes;
 mod split;
+mod state;
+mod value;
 
-pub use cuts::{Cut, Place, cuts};
-pub use engine::Engine;
+pub use compare::{Difference, compare, random_inputs};
+pub use cuts::{Cut, Place, Side, cuts, cuts_for, offered};
+pub use engine::{Backend, Engine, Optimisation, Port, Runtime, inputs, outputs};
 pub use error::{Error, Result};
+pub use manifest::{Checked, Class, Described, Half, MANIFEST, Manifest, Size};
 pub use model::Model;
-pub use split::{Split, split};
+pub use seam::Origin;
+pub use session::Session;
+pub use sizes::{Dim, Sizes};
+pub use split::{Split, Splitter, split};
+pub use state::{State, states};
+pub use value::{Data, ElementType, Value};

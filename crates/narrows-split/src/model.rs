@@ -40,21 +40,7 @@ impl Model {
     /// # Errors
     /// [`Error::Io`].
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let io = |source| Error::Io { path: path.into(), source };
-        let file_name = path.file_name().ok_or_else(|| io(std::io::ErrorKind::InvalidFilename.into()))?;
-        let mut partial_name = file_name.to_os_string();
-        partial_name.push(format!(".{}.partial", std::process::id()));
-        let partial = path.with_file_name(partial_name);
-        let written = fs::File::create(&partial).and_then(|mut file| {
-            file.write_all(&self.to_bytes())?;
-            file.sync_all()
-        });
-        written.and_then(|()| fs::rename(&partial, path)).map_err(|source| {
-            // The first error is the one to report, whether or not the leftover can be removed.
-            let _ = fs::remove_file(&partial);
-            io(source)
-        })
+        write_file(path.as_ref(), &self.to_bytes())
     }
 
     /// Decode and check a model.
@@ -85,6 +71,30 @@ impl Model {
         self.proto.metadata_props.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str())
     }
 
+    /// The same model with more of its `float32` tensors as outputs, after those that it has: to look at what happens
+    /// inside.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`] if it has no tensor of that name, [`Error::DuplicateName`] if one is an output already.
+    pub fn exposing(&self, names: &[&str]) -> Result<Self> {
+        let tensor =
+            pb::type_proto::Tensor { elem_type: pb::tensor_proto::DataType::Float as i32, shape: None };
+        let kind = pb::TypeProto {
+            value: Some(pb::type_proto::Value::TensorType(tensor)),
+            ..pb::TypeProto::default()
+        };
+        let info = |name: &&str| pb::ValueInfoProto {
+            name: (*name).into(),
+            r#type: Some(kind.clone()),
+            ..pb::ValueInfoProto::default()
+        };
+        let mut proto = self.proto.clone();
+        if let Some(graph) = &mut proto.graph {
+            graph.output.extend(names.iter().map(info));
+        }
+        Self::from_proto(proto)
+    }
+
     pub(crate) fn from_proto(proto: pb::ModelProto) -> Result<Self> {
         let bytes = proto.encode_to_vec();
         Self::checked(proto, &bytes)
@@ -105,6 +115,24 @@ impl Model {
         let sha256 = hexadecimal(&Sha256::digest(bytes));
         Ok(Self { proto, sha256 })
     }
+}
+
+/// Write a file so that a reader sees either the old one or the whole new one.
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let io = |source| Error::Io { path: path.into(), source };
+    let file_name = path.file_name().ok_or_else(|| io(std::io::ErrorKind::InvalidFilename.into()))?;
+    let mut partial_name = file_name.to_os_string();
+    partial_name.push(format!(".{}.partial", std::process::id()));
+    let partial = path.with_file_name(partial_name);
+    let written = fs::File::create(&partial).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.and_then(|()| fs::rename(&partial, path)).map_err(|source| {
+        // The first error is the one to report, whether or not the leftover can be removed.
+        let _ = fs::remove_file(&partial);
+        io(source)
+    })
 }
 
 impl fmt::Debug for Model {

@@ -3,7 +3,9 @@
 mod common;
 
 use common::{Build, demo_model, int, ints, residual, tensor};
-use narrows_split::{Cut, Error, Model, Place, cuts};
+use narrows_split::{Cut, Error, Model, Origin, Place, Sizes, cuts, cuts_for};
+use prost::Message as _;
+use tract_onnx::pb::tensor_proto::DataType;
 
 fn names(model: &Model) -> Vec<String> {
     cuts(model).unwrap().into_iter().map(|cut| cut.name).collect()
@@ -104,12 +106,139 @@ fn an_open_batch_is_taken_as_one() {
     assert_eq!(cut(&model, "a").shape, [1, 4]);
 }
 
+/// Tokens of a given length, whose dimension is called `batch` first and `length` second.
+fn tokens() -> Model {
+    let mut proto = Build::default()
+        .input("x", &[-1, -1, 4])
+        .node("Relu", "x -> a")
+        .node("Relu", "a -> y")
+        .output("y", &[])
+        .proto();
+    let graph = proto.graph.as_mut().unwrap();
+    rename(graph.input[0].r#type.as_mut().unwrap(), Some("length"));
+    Model::from_bytes(&proto.encode_to_vec()).unwrap()
+}
+
+/// Name the second dimension, or take its name away.
+fn rename(kind: &mut tract_onnx::pb::TypeProto, symbol: Option<&str>) {
+    use tract_onnx::pb::{tensor_shape_proto::dimension, type_proto};
+    let Some(type_proto::Value::TensorType(tensor)) = &mut kind.value else { panic!("no tensor") };
+    let dim = &mut tensor.shape.as_mut().unwrap().dim[1];
+    dim.value = symbol.map(|symbol| dimension::Value::DimParam(symbol.into()));
+}
+
 #[test]
-fn an_open_dimension_beyond_the_batch_is_an_error_that_names_it() {
-    let model = Build::default().input("x", &[1, -1]).node("Relu", "x -> y").output("y", &[1, -1]).model();
-    let error = cuts(&model).unwrap_err();
+fn an_open_dimension_has_the_size_it_is_given() {
+    let shape = |sizes: Sizes| cuts_for(&tokens(), &sizes).unwrap()[1].shape.clone();
+    assert_eq!(shape(Sizes::default()), [1, Sizes::DEFAULT, 4]);
+    assert_eq!(shape(Sizes::default().with("length", 7).with("batch", 2)), [2, 7, 4]);
+}
+
+#[test]
+fn an_open_dimension_that_the_model_does_not_have_is_refused_with_those_it_has() {
+    let error = cuts_for(&tokens(), &Sizes::default().with("width", 7)).unwrap_err();
+    assert_eq!(error.to_string(), "the model has no open dimension `width`; it has `batch`, `length`");
+}
+
+#[test]
+fn an_open_dimension_without_a_name_is_an_error_that_names_the_input() {
+    let mut proto = Build::default().input("x", &[1, -1]).node("Relu", "x -> y").output("y", &[]).proto();
+    rename(proto.graph.as_mut().unwrap().input[0].r#type.as_mut().unwrap(), None);
+    let error = cuts(&Model::from_bytes(&proto.encode_to_vec()).unwrap()).unwrap_err();
     assert!(matches!(&error, Error::UnknownShape { name, .. } if name == "x"), "{error}");
-    assert!(error.to_string().contains("dimension 1 is `batch`"), "{error}");
+    assert!(error.to_string().contains("dimension 1 is open and has no name"), "{error}");
+}
+
+/// A layer that adds `scale(mask)` to its input, whatever `more` adds to the model, and a product of `last` with the mask.
+fn masked(mask_type: DataType, last: &str, more: impl Fn(Build) -> Build) -> Model {
+    let build = Build::default()
+        .input("x", &[1, 8, 16])
+        .input("mask", &[1, 8, 1])
+        .weight("w", &[16, 16])
+        .node("MatMul", "x w -> a")
+        .node_with("Cast", "mask -> m", vec![int("to", DataType::Float as i64)])
+        .node("Add", "a m -> b")
+        .node("MatMul", "b w -> c");
+    let mut proto = more(build).node("Mul", &format!("{last} m -> y")).output("y", &[1, 8, 16]).proto();
+    let kind = proto.graph.as_mut().unwrap().input[1].r#type.as_mut().unwrap();
+    let Some(tract_onnx::pb::type_proto::Value::TensorType(tensor)) = &mut kind.value else {
+        panic!("no tensor")
+    };
+    tensor.elem_type = mask_type as i32;
+    Model::from_bytes(&proto.encode_to_vec()).unwrap()
+}
+
+#[test]
+fn a_mask_of_integers_is_recomputed_at_the_side() {
+    let model = masked(DataType::Int64, "c", |build| build);
+    assert_eq!(names(&model), ["a", "b", "c", "y"]);
+    let cut = cut(&model, "b");
+    let side: Vec<_> = cut.side.iter().map(|side| (side.name.as_str(), side.bytes, side.origin)).collect();
+    assert_eq!(side, [("mask", 8 * 8, Origin::Input)]);
+}
+
+#[test]
+fn a_mask_of_floats_is_data() {
+    // It would have to cross as it is: nothing says that it is less than the payload is.
+    assert_eq!(names(&masked(DataType::Float, "c", |build| build)), ["y"]);
+}
+
+#[test]
+fn what_takes_work_to_recompute_is_data() {
+    // The same mask, after a product with as many multiply-adds as a layer has.
+    let heavy = |build: Build| {
+        build
+            .weight("v", &[1, 256])
+            .weight("u", &[256, 16])
+            .node("MatMul", "m v -> wide")
+            .node("MatMul", "wide u -> h")
+            .node("Add", "c h -> d")
+    };
+    let model = masked(DataType::Int64, "d", heavy);
+    assert!(!names(&model).contains(&"a".into()), "{:?}", names(&model));
+    assert!(names(&model).contains(&"d".into()), "{:?}", names(&model));
+}
+
+#[test]
+fn a_side_tensor_larger_than_the_payload_is_no_side_tensor() {
+    let model = Build::default()
+        .input("x", &[1, 2])
+        .input("mask", &[1, 64])
+        .node("Relu", "x -> a")
+        .node("Relu", "a -> b")
+        .node_with("Cast", "mask -> m", vec![int("to", DataType::Float as i64)])
+        .node_with("ReduceMean", "m -> r", vec![ints("axes", &[1])])
+        .node("Add", "b r -> y")
+        .output("y", &[1, 2]);
+    let mut proto = model.proto();
+    let kind = proto.graph.as_mut().unwrap().input[1].r#type.as_mut().unwrap();
+    let Some(tract_onnx::pb::type_proto::Value::TensorType(tensor)) = &mut kind.value else {
+        panic!("no tensor")
+    };
+    tensor.elem_type = DataType::Int64 as i32;
+    assert_eq!(names(&Model::from_bytes(&proto.encode_to_vec()).unwrap()), ["y"]);
+}
+
+#[test]
+fn the_shape_of_a_tensor_that_stays_behind_is_taken_of_one_like_it_or_sent() {
+    let model = |like: &[i64]| {
+        Build::default()
+            .input("x", &[1, 4])
+            .weight("w", &[4, like[1]])
+            .node("Relu", "x -> a")
+            .node("MatMul", "a w -> b")
+            .node("Shape", "a -> shape")
+            .node_with("ConstantOfShape", "shape -> zeros", vec![])
+            .node_with("ReduceSum", "zeros -> sum", vec![])
+            .node("Add", "b sum -> y")
+            .output("y", like)
+            .model()
+    };
+    let side = |model: &Model| {
+        cut(model, "b").side.iter().map(|side| (side.name.clone(), side.origin)).collect::<Vec<_>>()
+    };
+    assert_eq!(side(&model(&[1, 4])), []);
+    assert_eq!(side(&model(&[1, 5])), [("shape".to_owned(), Origin::Head)]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Build, bits, demo_model, int, ints, random, residual};
-use narrows_split::{Engine, Error, Model, Place, cuts, split};
+use narrows_split::{Engine, Error, Model, Place, Runtime, Value, cuts, split};
 
 /// Head then tail against the whole, at every inner cut.
 fn assert_exact(model: &Model, inputs: &[Vec<f32>]) {
@@ -148,17 +148,84 @@ fn an_open_batch_runs_as_a_batch_of_one() {
     assert_eq!(Engine::load(&model).unwrap().run(&[-1.0, 0.0, 2.0]).unwrap(), [0.0, 0.0, 2.0]);
 }
 
-#[test]
-fn a_model_with_two_inputs_is_refused_by_the_engine_with_their_names() {
-    let model = Build::default()
+fn two_inputs() -> Model {
+    Build::default()
         .input("left", &[1, 4])
         .input("right", &[1, 4])
         .node("Add", "left right -> y")
         .output("y", &[1, 4])
-        .model();
-    let error = Engine::load(&model).unwrap_err();
+        .model()
+}
+
+fn row(values: [f32; 4]) -> Value {
+    Value::new([1, 4], values.to_vec()).unwrap()
+}
+
+#[test]
+fn a_model_with_two_inputs_takes_a_tensor_for_each() {
+    let engine = Engine::load(&two_inputs()).unwrap();
+    let (left, right) = (row([1.0, 2.0, 3.0, 4.0]), row([0.5; 4]));
+    assert_eq!(engine.infer(&[&left, &right]).unwrap(), [row([1.5, 2.5, 3.5, 4.5])]);
+}
+
+#[test]
+fn a_slice_for_a_model_with_two_inputs_is_refused_with_their_names() {
+    let error = Engine::load(&two_inputs()).unwrap().run(&[1.0; 4]).unwrap_err();
     assert!(matches!(error, Error::Unsupported { .. }));
     assert!(error.to_string().contains("left, right"), "{error}");
+}
+
+#[test]
+fn a_tensor_of_another_type_or_shape_is_refused() {
+    let engine = Engine::load(&two_inputs()).unwrap();
+    let right = row([0.0; 4]);
+    for left in [Value::new([1, 4], vec![1_i64; 4]).unwrap(), Value::new([4], vec![1.0_f32; 4]).unwrap()] {
+        let error = engine.infer(&[&left, &right]).unwrap_err();
+        assert!(matches!(&error, Error::InputMismatch { name, .. } if name == "left"), "{error}");
+        assert!(error.to_string().contains("takes float32 [1, 4]"), "{error}");
+    }
+    let error = engine.infer(&[&right]).unwrap_err();
+    assert_eq!(error.to_string(), "the inputs must be `left`, `right`, got `1 tensors`");
+}
+
+#[test]
+fn one_symbol_has_one_size_in_all_inputs() {
+    let model = Build::default()
+        .input("left", &[-1, 4])
+        .input("right", &[-1, 4])
+        .node("Add", "left right -> y")
+        .output("y", &[-1, 4])
+        .model();
+    let engine = Engine::load(&model).unwrap();
+    let rows = |count: usize| Value::new([count, 4], vec![1.0_f32; count * 4]).unwrap();
+    assert_eq!(engine.infer(&[&rows(3), &rows(3)]).unwrap()[0].shape(), [3, 4]);
+    let error = engine.infer(&[&rows(3), &rows(2)]).unwrap_err();
+    assert_eq!(error.to_string(), "input `right` takes float32 [batch = 3, 4], got float32 [2, 4]");
+}
+
+#[test]
+fn elements_that_do_not_fill_a_shape_are_no_tensor() {
+    assert!(matches!(Value::new([2, 3], vec![0.0_f32; 5]), Err(Error::ValueLength { found: 5, .. })));
+    assert!(Value::new([usize::MAX, 2], vec![0.0_f32; 2]).is_err());
+    assert!(Value::new([0, 3], Vec::<i64>::new()).is_ok());
+}
+
+#[test]
+fn a_runtime_is_known_by_its_name() {
+    for (name, runtime) in Runtime::NAMES {
+        assert_eq!(name.parse::<Runtime>().unwrap(), runtime);
+        assert_eq!(runtime.to_string(), name);
+    }
+    assert!("tensorflow".parse::<Runtime>().is_err());
+}
+
+#[cfg(not(feature = "onnxruntime"))]
+#[test]
+fn a_runtime_that_was_not_built_in_is_named() {
+    let runtime: Runtime = "onnxruntime".parse().unwrap();
+    let error = Engine::load_on(&two_inputs(), runtime).unwrap_err();
+    assert!(matches!(error, Error::EngineMissing { .. }));
+    assert!(error.to_string().contains("feature `onnxruntime`"), "{error}");
 }
 
 #[test]

@@ -11,6 +11,8 @@ mod link;
 mod measure;
 mod network;
 mod operating_points;
+mod rate;
+mod text;
 mod timing;
 
 pub use accuracy::Accuracy;
@@ -23,6 +25,8 @@ pub use link::{parse_factor, parse_rate, parse_time, rate_in_words, reference_ra
 pub use measure::{Features, Measured, answers, mean, measure_alike, percent_equal, percentile};
 pub use network::{Half, demo_model, engine, without_batch};
 pub use operating_points::{Coding, Outcome, Row, Table, measure as measure_operating_points};
+pub use rate::profile_within;
+pub use text::{Crossing, SplitText, cosine, token_inputs};
 pub use timing::{Samples, timed};
 
 /// Cuts of the [demo network](demo_model) between its three groups of layers.

@@ -14,9 +14,11 @@ pub fn demo_model() -> Result<Model> {
     Model::from_bytes(bytes).map_err(|error| Failure::model("cannot read the demo network", &error))
 }
 
-/// An engine for `model`, which `name` tells people apart from others.
+/// An engine for a `model` of one input and one output, which `name` tells people apart from others.
 pub fn engine(model: &Model, name: &str) -> Result<Engine> {
-    Engine::load(model).map_err(|error| Failure::model(format!("cannot run {name}"), &error))
+    // Better refused here than at the first image.
+    let engine = Engine::load(model).and_then(|engine| engine.check_plain().map(|()| engine));
+    engine.map_err(|error| Failure::model(format!("cannot run {name}"), &error))
 }
 
 /// The head or the tail of a split network, ready to run.

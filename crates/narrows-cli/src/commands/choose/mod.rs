@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
-use narrows_split::{Model, cuts};
+use narrows_split::{Model, cuts, offered};
 
 use crate::destination::{Destination, Existing};
 use crate::evaluate::{parse_factor, parse_rate, parse_time, rate_in_words, reference_rate};
@@ -132,8 +132,7 @@ impl Args {
         }
         let all =
             cuts(model).map_err(|error| Failure::model(format!("cannot find the cuts of {name}"), &error))?;
-        let worthwhile = all.iter().filter(|cut| super::cuts::is_worthwhile(cut, &all));
-        Ok(worthwhile.map(|cut| cut.name.clone()).collect())
+        Ok(offered(&all).into_iter().map(|cut| cut.name.clone()).collect())
     }
 
     fn print(

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use narrows::Tensor;
-use narrows_split::{Model, cuts};
+use narrows_split::{Model, cuts, offered};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -182,8 +182,7 @@ fn hex(bytes: &[u8]) -> String {
 fn worthwhile(model: &Model, name: &str) -> Result<Vec<String>> {
     let all =
         cuts(model).map_err(|error| Failure::model(format!("cannot find the cuts of {name}"), &error))?;
-    let worthwhile = all.iter().filter(|cut| crate::commands::cuts::is_worthwhile(cut, &all));
-    Ok(worthwhile.map(|cut| cut.name.clone()).collect())
+    Ok(offered(&all).into_iter().map(|cut| cut.name.clone()).collect())
 }
 
 const LABELS: &str = "labels.npy";
