@@ -37,14 +37,17 @@ impl Trainer<'_> {
     /// # Errors
     /// [`Error::Io`] if it cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
+        write_whole(path, &self.bytes())
+    }
+
+    fn bytes(&self) -> Vec<u8> {
         let saved = Saved { settings: &self.settings, progress: &self.progress };
         let json = serde_json::to_string(&saved).expect("settings and progress are plain data");
         let names: Vec<_> = self.names().collect();
         let values = self.vectors().map(|values| Stored::floats(vec![values.len()], values));
         let tensors = names.iter().zip(values).filter(|(_, stored)| !stored.is_empty());
-        let bytes = safetensors::serialize(tensors, Some(HashMap::from([(KEY.to_owned(), json)])))
-            .expect("lengths and shapes agree");
-        write_whole(path, &bytes)
+        safetensors::serialize(tensors, Some(HashMap::from([(KEY.to_owned(), json)])))
+            .expect("lengths and shapes agree")
     }
 
     /// Go on where a file of [`Trainer::save`] stopped. Settings, images and model must be the same.

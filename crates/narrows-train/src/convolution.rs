@@ -24,34 +24,28 @@ const WIDTH: usize = 784;
 /// Parts of a batch whose gradients are summed one by one, so that the sum is the same however many threads there are.
 const PARTS: usize = 16;
 
-/// A convolution by columns if both tensors are on the flex backend, or both back as they were.
+/// A convolution by columns if both tensors are on the flex backend.
 ///
 /// `weights` has a row for each output channel.
-pub(crate) fn by_columns(
-    input: Tensor<4>,
-    weights: Tensor<2>,
-    window: Convolution,
-) -> Result<Tensor<4>, (Tensor<4>, Tensor<2>)> {
-    if input.is_autodiff() || weights.is_autodiff() {
-        type Tracked = Autodiff<Flex, NoCheckpointing>;
-        let pair = (
-            input.clone().autodiff().try_into_primitive::<Tracked>(),
-            weights.clone().autodiff().try_into_primitive::<Tracked>(),
-        );
-        let (Ok(x), Ok(w)) = pair else { return Err((input, weights)) };
-        let output = match Columns.prepare::<NoCheckpointing>([x.node(), w.node()]).compute_bound().stateful()
-        {
-            OpsKind::Tracked(mut prepared) => {
-                let state = (prepared.checkpoint(&x), prepared.checkpoint(&w), window);
-                prepared.finish(state, forward(x.primitive(), w.primitive(), window))
-            }
-            OpsKind::UnTracked(prepared) => prepared.finish(forward(x.primitive(), w.primitive(), window)),
-        };
-        return Ok(Tensor::from_primitive::<Tracked>(output));
+pub(crate) fn by_columns(input: &Tensor<4>, weights: &Tensor<2>, window: Convolution) -> Option<Tensor<4>> {
+    type Tracked = Autodiff<Flex, NoCheckpointing>;
+    let (input, weights) = (input.clone(), weights.clone());
+    if !input.is_autodiff() && !weights.is_autodiff() {
+        let x = input.try_into_primitive::<Flex>().ok()?;
+        let w = weights.try_into_primitive::<Flex>().ok()?;
+        return Some(Tensor::from_primitive::<Flex>(forward(&x, &w, window)));
     }
-    let pair = (input.clone().try_into_primitive::<Flex>(), weights.clone().try_into_primitive::<Flex>());
-    let (Ok(x), Ok(w)) = pair else { return Err((input, weights)) };
-    Ok(Tensor::from_primitive::<Flex>(forward(&x, &w, window)))
+    let x = input.autodiff().try_into_primitive::<Tracked>().ok()?;
+    let w = weights.autodiff().try_into_primitive::<Tracked>().ok()?;
+    let prepared = Columns.prepare::<NoCheckpointing>([x.node(), w.node()]).compute_bound().stateful();
+    let output = match prepared {
+        OpsKind::Tracked(mut prepared) => {
+            let state = (prepared.checkpoint(&x), prepared.checkpoint(&w), window);
+            prepared.finish(state, forward(x.primitive(), w.primitive(), window))
+        }
+        OpsKind::UnTracked(prepared) => prepared.finish(forward(x.primitive(), w.primitive(), window)),
+    };
+    Some(Tensor::from_primitive::<Tracked>(output))
 }
 
 /// The backward pass.
@@ -299,7 +293,7 @@ mod tests {
                 let (x, weights) =
                     (x.clone().autodiff().require_grad(), weights.clone().autodiff().require_grad());
                 let y = if columns {
-                    by_columns(x.clone(), weights.clone(), window).expect("both are on the flex backend")
+                    by_columns(&x, &weights, window).expect("both are on the flex backend")
                 } else {
                     direct(x.clone(), weights.clone(), window)
                 };

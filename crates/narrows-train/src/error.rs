@@ -1,3 +1,4 @@
+use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -85,7 +86,7 @@ impl Error {
         |source| Self::Io { path: path.to_owned(), source }
     }
 
-    pub(crate) fn setting(name: &'static str, value: impl ToString, range: &'static str) -> Self {
+    pub(crate) fn setting(name: &'static str, value: &dyn Display, range: &'static str) -> Self {
         Self::InvalidSetting { name, value: value.to_string(), range }
     }
 }

@@ -73,7 +73,7 @@ impl Examples {
         if count == 0 || count >= self.len() {
             return Err(Error::setting(
                 "number of images held out",
-                count,
+                &count,
                 "at least 1 and fewer than there are",
             ));
         }

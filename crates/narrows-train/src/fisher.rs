@@ -98,7 +98,7 @@ pub fn allocate(
     let positive = information.iter().all(|&f| f.is_finite() && f > 0.0);
     if !positive || information.len() != network.layers().len() {
         let found = format!("{information:?}");
-        return Err(Error::setting("Fisher information", found, "a positive number for each layer"));
+        return Err(Error::setting("Fisher information", &found, "a positive number for each layer"));
     }
     let mut state = State::from_model(model, examples, NORMALISED_ON, device);
     let quantise = |log_scale: f64| {
@@ -116,14 +116,14 @@ pub fn allocate(
     // The rate falls as steps grow: halve the interval of their logarithms until it is narrow.
     let (mut low, mut high) = (-60.0, 60.0);
     for _ in 0..60 {
-        let middle = (low + high) / 2.0;
+        let middle = f64::midpoint(low, high);
         if quantise(middle).0 > bits_per_weight { low = middle } else { high = middle }
     }
     let (bits, grids, histograms) = quantise(high);
     if bits > bits_per_weight {
         return Err(Error::setting(
             "bits per weight",
-            bits_per_weight,
+            &bits_per_weight,
             "more than tables, steps, biases and names take",
         ));
     }

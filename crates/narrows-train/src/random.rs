@@ -1,6 +1,6 @@
 //! Numbers that are the same on every machine, so that a run can be repeated and gone on with.
 
-/// SplitMix64 (Steele, Lea and Flood 2014).
+/// `SplitMix64` (Steele, Lea and Flood 2014).
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 

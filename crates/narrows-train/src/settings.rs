@@ -76,7 +76,7 @@ impl Settings {
     pub(crate) fn check(&self) -> Result<()> {
         let positive = |name, value: f64, most: f64| {
             let fits = value > 0.0 && value <= most;
-            if fits { Ok(()) } else { Err(Error::setting(name, value, "above 0 and not enormous")) }
+            if fits { Ok(()) } else { Err(Error::setting(name, &value, "above 0 and not enormous")) }
         };
         positive("number of epochs", self.epochs as f64, 1e6)?;
         positive("batch size", self.batch as f64, 65_536.0)?;
@@ -85,23 +85,23 @@ impl Settings {
         if self.batch == 1 {
             return Err(Error::setting(
                 "batch size",
-                1,
+                &1,
                 "at least 2: a batch is normalised by its own variance",
             ));
         }
         if !(0.0..=1.0).contains(&self.distillation) {
-            return Err(Error::setting("distillation", self.distillation, "from 0 to 1"));
+            return Err(Error::setting("distillation", &self.distillation, "from 0 to 1"));
         }
         if self.augmentation.shift > 64 {
-            return Err(Error::setting("shift", self.augmentation.shift, "at most 64 pixels"));
+            return Err(Error::setting("shift", &self.augmentation.shift, "at most 64 pixels"));
         }
         let Precision::Learned { bins, goal } = self.precision else { return Ok(()) };
         if !(2..=4095).contains(&bins) {
-            return Err(Error::setting("number of bins", bins, "from 2 to 4095"));
+            return Err(Error::setting("number of bins", &bins, "from 2 to 4095"));
         }
         match goal {
             Goal::Price(price) if !(0.0..=1e3).contains(&price) => {
-                Err(Error::setting("price of the rate", price, "from 0 to 1000"))
+                Err(Error::setting("price of the rate", &price, "from 0 to 1000"))
             }
             Goal::BitsPerWeight(bits) => positive("bits per weight", bits, 32.0),
             Goal::Drop(points) => positive("accuracy to give away", points, 100.0),

@@ -131,19 +131,19 @@ impl Trained {
                 steps.insert(layer.name.as_str(), found);
             }
         }
-        let mut metadata = HashMap::new();
-        if !steps.is_empty() {
-            let json = serde_json::to_string(&steps).expect("steps are plain data");
-            metadata.insert(STEPS_KEY.to_owned(), json);
-        }
-        let metadata = (!metadata.is_empty()).then_some(metadata);
-        safetensors::serialize(tensors, metadata).expect("lengths and shapes are those of the layers")
+        written(tensors, &steps)
     }
 
     /// The model's file with the trained weights in place of its own.
     pub fn onnx(&self, model: &Model) -> Vec<u8> {
         model.with_weights(&self.layers)
     }
+}
+
+fn written(tensors: BTreeMap<&str, Stored<'_>>, steps: &BTreeMap<&str, &Steps>) -> Vec<u8> {
+    let json = || serde_json::to_string(steps).expect("steps are plain data");
+    let metadata = (!steps.is_empty()).then(|| HashMap::from([(STEPS_KEY.to_owned(), json())]));
+    safetensors::serialize(tensors, metadata).expect("lengths and shapes are those of the layers")
 }
 
 /// A step as it is stored, to eight significant bits: that changes a channel by a fifth of a percent, and nothing when

@@ -74,6 +74,13 @@ pub(crate) struct Progress {
     pub(crate) curve: Curve,
 }
 
+/// A network as it would be stored now.
+struct Stored<'a> {
+    rate: Rate,
+    grids: &'a [Grid],
+    histograms: &'a [Vec<u64>],
+}
+
 /// What a step did.
 #[derive(Clone, Copy, Debug)]
 pub struct StepReport {
@@ -102,7 +109,7 @@ impl<'a> Trainer<'a> {
         if examples.len() < settings.batch {
             return Err(Error::setting(
                 "batch size",
-                settings.batch,
+                &settings.batch,
                 "at most the number of images learned from",
             ));
         }
@@ -188,7 +195,7 @@ impl<'a> Trainer<'a> {
         }
         self.descend(&grids, gradients, price, done);
         self.progress.steps += 1;
-        self.record(loss, price, rate.map(|rate| (rate, &grids, &histograms)));
+        self.record(loss, price, rate.map(|rate| Stored { rate, grids: &grids, histograms: &histograms }));
         let bits_per_weight = rate.map(|rate| rate.bits_per_weight());
         Ok(StepReport { steps: self.progress.steps, loss, bits_per_weight })
     }
@@ -285,7 +292,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Add to the curve when it is time, and measure accuracy when that is asked for.
-    fn record(&mut self, loss: f32, price: f64, rate: Option<(Rate, &Vec<Grid>, &Vec<Vec<u64>>)>) {
+    fn record(&mut self, loss: f32, price: f64, stored: Option<Stored<'_>>) {
         let (steps, per_epoch) = (self.progress.steps, self.steps_per_epoch());
         let last = self.is_done();
         let due = |times: usize| steps.is_multiple_of((per_epoch / times).max(1)) || last;
@@ -303,8 +310,8 @@ impl<'a> Trainer<'a> {
         if !measured && !due(POINTS_PER_EPOCH) {
             return;
         }
-        let layers = rate.map(|(_, grids, histograms)| {
-            let layers = self.network().layers().iter().zip(grids).zip(histograms);
+        let layers = stored.as_ref().map(|stored| {
+            let layers = self.network().layers().iter().zip(stored.grids).zip(stored.histograms);
             layers.map(|((layer, grid), counts)| LayerPoint::new(layer, *grid, counts)).collect()
         });
         self.progress.curve.push(Point {
@@ -313,7 +320,7 @@ impl<'a> Trainer<'a> {
             loss: 0.0,
             accuracy,
             price,
-            rate: rate.map(|(rate, ..)| rate),
+            rate: stored.map(|stored| stored.rate),
             layers: layers.unwrap_or_default(),
         });
     }

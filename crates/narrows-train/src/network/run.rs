@@ -52,7 +52,7 @@ impl Network {
 
 /// A convolution without bias; `weights` are a matrix with a row for each output channel.
 pub(crate) fn convolve(input: Tensor<4>, weights: Tensor<2>, window: Convolution) -> Tensor<4> {
-    by_columns(input, weights, window).unwrap_or_else(|(input, weights)| direct(input, weights, window))
+    by_columns(&input, &weights, window).unwrap_or_else(|| direct(input, weights, window))
 }
 
 /// The same as the backend computes it.
