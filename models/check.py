@@ -32,7 +32,7 @@ ORDER = ["resnet34", "resnet50", "vgg16", "mobilenet-v2", "swin-t", "densenet121
 def cuts(program, model, engine):
     """What `narrows cuts` says, or why it says nothing."""
     command = [program, "cuts", str(model), "--json", "--check", "--engine", engine]
-    if engine != "onnxruntime-all":
+    if engine == "onnxruntime":
         command.append("--time")
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

@@ -32,7 +32,8 @@ impl EngineArgs {
     }
 }
 
-fn engine(name: &str) -> Result<Runtime, String> {
+/// An engine by its name.
+pub fn engine(name: &str) -> Result<Runtime, String> {
     let names = Runtime::NAMES.map(|(name, _)| name).join(", ");
     name.parse().map_err(|_| format!("the engines are {names}"))
 }

@@ -100,6 +100,40 @@ impl Failure {
         }
     }
 
+    /// Weights could not be packed, unpacked or read: what was said is the cause, unreworded.
+    pub fn weights(sentence: impl Into<String>, error: &narrows_weights::Error) -> Self {
+        use narrows_weights::Error as E;
+        let innermost = match error {
+            E::InTensor { source, .. } => source,
+            error => error,
+        };
+        let code = match innermost {
+            E::Io { source, .. } if source.kind() == ErrorKind::NotFound => Code::NoInput,
+            E::Io { .. } => Code::Io,
+            E::InvalidOption { .. } | E::NoSuchTensor { .. } => Code::Usage,
+            _ => Code::Data,
+        };
+        let mut failure = Self::new(code, sentence).because(error);
+        if let E::Io { source, .. } = innermost {
+            failure = failure.because(source);
+        }
+        match innermost {
+            E::Checksum { .. } | E::Truncated { .. } => {
+                failure.hint("bytes changed or are missing: copy the file again")
+            }
+            E::UnsupportedVersion { .. } => {
+                failure.hint("a later version of narrows wrote it: use that or a newer one")
+            }
+            E::NonFinite { .. } => {
+                failure.hint("--lossless keeps every value; --keep NAME leaves a tensor as it is")
+            }
+            E::Container { .. } => {
+                failure.hint("narrows packs .safetensors files, and .index.json of several")
+            }
+            _ => failure,
+        }
+    }
+
     /// A model could not be read, cut or run: what was said is the cause, unreworded.
     pub fn model(sentence: impl Into<String>, error: &narrows_split::Error) -> Self {
         use narrows_split::Error as E;
@@ -134,6 +168,7 @@ impl Failure {
             E::Tls { .. } => Code::Configuration,
             E::Refused(refusal) if refusal.code() == Refusal::Unauthorized => Code::Configuration,
             E::Refused(refusal) if refusal.code() == Refusal::UnknownRoute => Code::Usage,
+            E::Refused(refusal) if refusal.code() == Refusal::OtherSplit => Code::Configuration,
             E::Refused(refusal) if refusal.code() == Refusal::BadPayload => Code::Data,
             _ => Code::TryAgain,
         };
@@ -145,6 +180,11 @@ impl Failure {
             E::Refused(refusal) if refusal.code() == Refusal::Unauthorized => {
                 failure.hint("name the file of the server's token with --token-file")
             }
+            E::Refused(refusal) if refusal.code() == Refusal::OtherSplit => failure.hint(
+                "run the head and serve the tail of one `narrows split`: manifest.json says which it is",
+            ),
+            E::Refused(refusal) if refusal.code() == Refusal::StreamGone => failure
+                .hint("begin again with all tokens; streams.idle_timeout_ms says how long a server waits"),
             E::Refused(refusal) if refusal.code() == Refusal::BadPayload => {
                 failure.hint("the server may lack the profile: start it with --profile")
             }

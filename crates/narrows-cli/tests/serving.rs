@@ -160,7 +160,7 @@ fn a_token_a_profile_and_a_bad_link_between_real_processes() {
         assert!(output.status.success(), "{}", stderr(&output));
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(report["requests"].as_array().unwrap().len(), 2);
-        assert_eq!(report["requests"][0]["is_remote"], true);
+        assert_eq!(report["requests"][0]["answered_by"], "server");
     }
     let http = server.said["http"].as_str().unwrap();
     assert!(get(http, "/v2/health/ready").starts_with("HTTP/1.1 200"));

@@ -5,11 +5,15 @@
 //! cargo run --release -p narrows-link --example chaos -- [KILLS] [FAULTS]
 //! ```
 
+#[path = "../tests/load/address.rs"]
+mod address;
 #[path = "../tests/load/chaos.rs"]
 mod chaos;
 #[path = "../tests/load/soak.rs"]
 #[allow(dead_code)]
 mod soak;
+#[path = "../tests/load/starvation.rs"]
+mod starvation;
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -42,7 +46,7 @@ fn main() -> ExitCode {
         grace: Duration::from_millis(500),
         seed: 7,
     };
-    let address = chaos::quiet_address();
+    let address = address::quiet_address();
     let mut shown = Instant::now();
     let outcome = chaos::chaos(address, chaos, Killed::start, |kills, faults| {
         if shown.elapsed() > Duration::from_secs(5) {
@@ -61,10 +65,15 @@ fn main() -> ExitCode {
         right + failed + wrong,
         count(&outcome.attempts) as f64 / right as f64,
     );
+    let slowest = outcome.slowest.lock().expect("no panic");
     println!(
-        "deadline {:?}, slowest request {:?}",
+        "deadline {:?} and {:?} of grace; slowest request {:?} by the clock, {:?} without the time in which the machine \
+         did not run it; {} late by the clock",
         chaos.deadline,
-        outcome.slowest.lock().expect("no panic")
+        chaos.grace,
+        slowest.0,
+        slowest.1,
+        count(&outcome.late_by_clock),
     );
     if wrong + late == 0 && right > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

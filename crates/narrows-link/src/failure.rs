@@ -38,12 +38,16 @@ pub enum Code {
     Expired,
     /// The profile offered is not taken.
     BadProfile,
+    /// The head is of another split than the tail.
+    OtherSplit,
+    /// The tail does not have the state that the step goes on from; the stream has to begin again.
+    StreamGone,
     /// A code unknown here: from a newer peer, or an application's own. Made with `Code::from`.
     Other(u16),
 }
 
 /// Every code with a name: number, code, words. The only place these are paired.
-const NAMED: [(u16, Code, &str); 13] = [
+const NAMED: [(u16, Code, &str); 15] = [
     (1, Code::Malformed, "malformed message"),
     (2, Code::UnsupportedVersion, "unsupported protocol version"),
     (3, Code::MessageTooLarge, "message too large"),
@@ -57,6 +61,8 @@ const NAMED: [(u16, Code, &str); 13] = [
     (20, Code::Internal, "internal error"),
     (21, Code::Expired, "expired"),
     (22, Code::BadProfile, "bad profile"),
+    (23, Code::OtherSplit, "another split"),
+    (24, Code::StreamGone, "stream gone"),
 ];
 
 impl From<u16> for Code {

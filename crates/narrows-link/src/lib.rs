@@ -52,6 +52,8 @@ pub mod message;
 #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only HTTP shows what is counted"))]
 mod server;
 mod socket;
+mod step;
+mod streams;
 mod tail;
 #[cfg(feature = "tls")]
 pub mod tls;
@@ -62,6 +64,8 @@ pub use failure::{Code, FIRST_APPLICATION_CODE, Failure, MAX_FAILURE_TEXT_BYTES}
 pub use message::{ProfileName, Request, Timings};
 #[cfg(feature = "server")]
 pub use server::{Batching, Handle, Limits, Running, Server, ServerOptions, Settings, Source};
+pub use step::{MAX_TENSORS, Output, Outputs, Place, SplitId, Step, StreamId};
+pub use streams::{StreamLimits, Streams};
 pub use tail::{Tail, Work};
 
 /// The default for the longest request and response, header included: 64 MiB.

@@ -10,7 +10,8 @@ use crate::{
 /// The half of the network that runs on the server, or on the device when the link is gone.
 ///
 /// A tail is pure: the same request gives the same answer. A client relies on that when it sends a
-/// request again whose answer was lost.
+/// request again whose answer was lost. One with state keeps it in [`Streams`](crate::Streams), which know a step that is
+/// sent again.
 pub trait Tail: Send + Sync {
     /// The models and cuts served; asked once, when serving begins.
     fn routes(&self) -> Vec<String>;

@@ -1,8 +1,7 @@
 //! What the client does about lost connections, deadlines, busy servers, and a link that is gone.
 
-#[path = "load/chaos.rs"]
-#[allow(dead_code, reason = "only its address is needed")]
-mod chaos;
+#[path = "load/address.rs"]
+mod address;
 mod common;
 
 use std::{
@@ -13,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chaos::quiet_address as nobody;
+use address::quiet_address as nobody;
 use common::*;
 use narrows_link::{
     Backoff, Call, Client, Code, Error, Failure, Fallback, Limits, Options, Origin, ProfileName, Request,

@@ -277,3 +277,31 @@ fn a_drain_ends_http_too() {
     assert_eq!(working.join().expect("no panic"), 200);
     assert!(TcpStream::connect(http).is_err());
 }
+
+#[test]
+fn a_header_that_does_not_end_is_waited_for_as_long_as_a_message_and_no_longer() {
+    let (_server, http) = http_server(Limits { message_timeout: millis(200), ..limits() });
+    for begun in ["", "GET /v2 HTT", "GET /v2 HTTP/1.1\r\nHost: x\r\nSlow: "] {
+        let mut stream = TcpStream::connect(http).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket option");
+        stream.write_all(begun.as_bytes()).expect("a server that listens");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("the end, not silence");
+        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{begun:?}");
+    }
+    assert_eq!(get(http, "/v2").0, 200, "others are served");
+}
+
+#[test]
+fn numbers_in_json_are_counted_as_the_memory_that_reading_them_takes() {
+    let (_server, http) = http_server(Limits { max_memory_bytes: 100_000, patience: millis(10), ..limits() });
+    let plain = |count: usize| {
+        let data = vec![0; count];
+        json!({ "inputs": [{ "name": "features", "datatype": "FP32", "shape": [count], "data": data }] })
+    };
+    assert_eq!(infer(http, "echo", &plain(5000), b"").0, 200);
+    // The body alone, 40 kB, would fit; what becomes of it would not.
+    let answer = infer(http, "echo", &plain(20_000), b"");
+    assert!(answer.0 == 503 && refused(&answer).contains("memory"), "{}", answer.0);
+    eventually("what was held is given back", || infer(http, "echo", &plain(5000), b"").0 == 200);
+}

@@ -1,10 +1,14 @@
 //! Short versions of the load and failure runs; the long ones are the examples `soak` and `chaos`.
 
+#[path = "load/address.rs"]
+mod address;
 #[path = "load/chaos.rs"]
 mod chaos;
 mod common;
 #[path = "load/soak.rs"]
 mod soak;
+#[path = "load/starvation.rs"]
+mod starvation;
 
 use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
 
@@ -42,14 +46,13 @@ fn start(address: SocketAddr) -> Running {
 
 #[test]
 fn requests_end_in_time_and_none_wrongly_while_link_and_server_break() {
-    let address = chaos::quiet_address();
+    let address = address::quiet_address();
     let chaos = Chaos {
         kills: 20,
         faults: 60,
         clients: 4,
         deadline: Duration::from_millis(500),
-        // Machines that run tests pause for seconds; a deadline that does not hold would be a hang.
-        grace: Duration::from_secs(8),
+        grace: Duration::from_millis(500),
         seed: 1,
     };
     let outcome = chaos::chaos(address, chaos, start, |_, _| {});
@@ -57,4 +60,15 @@ fn requests_end_in_time_and_none_wrongly_while_link_and_server_break() {
     assert_eq!(outcome.late.load(Ordering::Relaxed), 0, "{outcome:?}");
     assert!(outcome.right.load(Ordering::Relaxed) > 100, "{outcome:?}");
     assert!(outcome.faults.iter().all(|&count| count > 0), "{outcome:?}");
+}
+
+#[test]
+fn a_thread_that_sleeps_is_not_taken_for_one_that_is_starved() {
+    let metronome = starvation::Metronome::start();
+    let late = (0..20).any(|_| {
+        let stretch = starvation::Stretch::begin();
+        std::thread::sleep(Duration::from_millis(100));
+        stretch.end(&metronome).1 >= Duration::from_millis(90)
+    });
+    assert!(late, "twenty times in a row the machine stood still");
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use crate::sizes::Dim;
 use crate::state::states;
 use crate::value::Value;
-use crate::{Engine, Error, Model, Result, Runtime};
+use crate::{Engine, Error, Model, Port, Result, Runtime};
 
 /// An engine with the state of one conversation: the key-value caches of a decoder, for instance.
 ///
@@ -23,7 +23,7 @@ impl Session {
     /// As [`Engine::load_on`].
     pub fn new(model: &Model, runtime: Runtime) -> Result<Self> {
         let engine = Engine::load_on(model, runtime)?;
-        let position = |ports: &[crate::Port], name: &str| ports.iter().position(|port| port.name == name);
+        let position = |ports: &[Port], name: &str| ports.iter().position(|port| port.name == name);
         let states = states(model)?.into_iter().filter_map(|state| {
             Some((position(engine.inputs(), &state.input)?, position(engine.outputs(), &state.output)?, None))
         });
@@ -37,16 +37,13 @@ impl Session {
     /// [`Error::InputNames`] if the names are not those of the inputs, else as [`Engine::infer`].
     pub fn step(&mut self, inputs: &[(&str, &Value)]) -> Result<Vec<(String, Value)>> {
         let given: HashMap<&str, &Value> = inputs.iter().copied().collect();
-        let is_state = |input: usize| self.states.iter().any(|state| state.0 == input);
-        let ports = self.engine.inputs();
-        let expected: Vec<String> = (0..ports.len())
-            .filter(|&input| !is_state(input))
-            .map(|input| ports[input].name.clone())
-            .collect();
-        if given.len() != expected.len() || !expected.iter().all(|name| given.contains_key(name.as_str())) {
+        let is_given = |port: &Port| given.contains_key(port.name.as_str());
+        if given.len() != self.inputs().count() || !self.inputs().all(is_given) {
+            let expected = self.inputs().map(|port| port.name.clone()).collect();
             let found = inputs.iter().map(|(name, _)| (*name).to_owned()).collect();
             return Err(Error::InputNames { expected, found });
         }
+        let ports = self.engine.inputs();
         let empty = self.empty(&given)?;
         let all = ports.iter().enumerate().map(|(input, port)| match given.get(port.name.as_str()) {
             Some(value) => *value,
@@ -66,6 +63,25 @@ impl Session {
             }
         }
         Ok(left)
+    }
+
+    /// The inputs that [`step`](Self::step) takes, in order.
+    pub fn inputs(&self) -> impl Iterator<Item = &Port> {
+        let is_state = |input: usize| self.states.iter().any(|state| state.0 == input);
+        let inputs = self.engine.inputs().iter().enumerate();
+        inputs.filter(move |(input, _)| !is_state(*input)).map(|(_, port)| port)
+    }
+
+    /// The outputs that [`step`](Self::step) gives, in order.
+    pub fn outputs(&self) -> impl Iterator<Item = &Port> {
+        let is_state = |output: usize| self.states.iter().any(|state| state.1 == output);
+        let outputs = self.engine.outputs().iter().enumerate();
+        outputs.filter(move |(output, _)| !is_state(*output)).map(|(_, port)| port)
+    }
+
+    /// Whether the model has state.
+    pub const fn has_state(&self) -> bool {
+        !self.states.is_empty()
     }
 
     /// Forget all state.

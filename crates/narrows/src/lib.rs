@@ -48,6 +48,8 @@ mod cpu;
 mod error;
 mod frame;
 mod layout;
+#[doc(hidden)]
+pub mod machine;
 mod model;
 mod profile;
 mod quantize;

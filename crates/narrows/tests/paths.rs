@@ -44,6 +44,8 @@ fn check_symbols(symbols: &[u8], layout: &SymbolLayout, target: Target) -> Vec<u
     expected
 }
 
+const TARGETS: [Target; 3] = [Target::Size, Target::Latency, Target::Speed];
+
 #[test]
 fn natural_order_of_any_length_and_alphabet() {
     let mut random = Random::new(1);
@@ -51,7 +53,7 @@ fn natural_order_of_any_length_and_alphabet() {
         for base in [0, 100, 1_000, 12_000, 60_000] {
             let count = base + random.bits() as usize % 70;
             let layout = SymbolLayout::natural(count, alphabet as u16).unwrap();
-            let target = if random.bits() & 1 == 0 { Target::Size } else { Target::Latency };
+            let target = TARGETS[random.bits() as usize % TARGETS.len()];
             check_symbols(&symbols(&mut random, count, alphabet), &layout, target);
         }
     }
@@ -65,10 +67,39 @@ fn planes_of_any_shape_and_alphabet() {
             let planes = Planes::new(&Shape::new(&dims).unwrap(), 0).unwrap();
             let layout = SymbolLayout::planes(planes, alphabet as u16).unwrap();
             let count = dims.iter().product();
-            let target = if random.bits() & 1 == 0 { Target::Size } else { Target::Latency };
+            let target = TARGETS[random.bits() as usize % TARGETS.len()];
             check_symbols(&symbols(&mut random, count, alphabet), &layout, target);
         }
     }
+}
+
+#[test]
+fn speed_takes_tans_only_where_that_costs_little() {
+    let mut random = Random::new(4);
+    // The lowest bits of the form tell the coder.
+    let is_tans = |stream: &[u8]| stream[0] & 3 == 3;
+    let mut taken = [0; 2];
+    for even in [true, false] {
+        for alphabet in [3, 5, 7, 9] {
+            let count = 200_000;
+            let of = |random: &mut Random| {
+                let symbol = random.bits() as usize % alphabet;
+                // One symbol in sixty is another than 0: no machine of 64 states has that probability.
+                if even || random.bits().is_multiple_of(60) { symbol as u8 } else { 0 }
+            };
+            let symbols: Vec<u8> = (0..count).map(|_| of(&mut random)).collect();
+            let layout = SymbolLayout::natural(count, alphabet as u16).unwrap();
+            let fast = check_symbols(&symbols, &layout, Target::Speed);
+            let mut rans = Vec::new();
+            let encoder = SymbolEncoder::new(Target::Speed).with_coder(CoderChoice::Rans).unwrap();
+            { encoder }.encode_into(&symbols, &layout, &mut rans).unwrap();
+            // Plans are estimates, to within a percent of so few bytes.
+            assert!(fast.len() as f64 <= 1.035 * rans.len() as f64, "{} for {}", fast.len(), rans.len());
+            taken[usize::from(even)] += usize::from(is_tans(&fast));
+            assert!(!is_tans(&check_symbols(&symbols, &layout, Target::Size)));
+        }
+    }
+    assert_eq!(taken, [0, 4]);
 }
 
 #[test]

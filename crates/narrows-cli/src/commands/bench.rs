@@ -5,6 +5,8 @@ mod adapt;
 #[cfg(feature = "train")]
 mod precision;
 mod sizes;
+#[cfg(target_arch = "x86_64")]
+mod weights;
 
 use crate::failure::Result;
 use crate::output::Output;
@@ -15,7 +17,8 @@ Examples:
   bench/fashion-mnist                                    fetches the data set into bench/out
   narrows bench accuracy --dataset bench/out/fashion-mnist
                                                          bytes at the same accuracy, on 10,000 images
-  narrows bench adapt                                    a controller against fixed settings, on links that change";
+  narrows bench adapt                                    a controller against fixed settings, on links that change
+  narrows bench weights                                  products with packed weights against dense ones";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -35,6 +38,9 @@ enum What {
     /// Accuracy against bits a weight: fixed, allocated and learned precision, on one page
     #[cfg(feature = "train")]
     Precision(precision::Args),
+    /// Products with packed weights against dense ones, and decoding against rANS
+    #[cfg(target_arch = "x86_64")]
+    Weights(weights::Args),
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<()> {
@@ -44,5 +50,7 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         What::Adapt(args) => adapt::run(args, output),
         #[cfg(feature = "train")]
         What::Precision(args) => precision::run(args, output),
+        #[cfg(target_arch = "x86_64")]
+        What::Weights(args) => weights::run(args, output),
     }
 }

@@ -186,6 +186,7 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         }));
     }
     print(args, output, &rows)?;
+    output.note(legend(&rows));
     let left_out = cuts.len() - shown.len();
     if left_out > 0 {
         output.note(format!("{left_out} more that nobody would choose: --all lists them"));
@@ -197,6 +198,18 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         output.note(format!("for random inputs with {} (--dim changes that)", dimensions.join(", ")));
     }
     Ok(())
+}
+
+/// What people cannot know of the columns.
+fn legend(rows: &[Row<'_>]) -> String {
+    let mut legend = "* no other sends fewer bytes after fewer multiply-adds".to_owned();
+    if rows.iter().any(|row| !row.side.is_empty()) {
+        legend.push_str("; side: bytes that the tail needs besides, before packing");
+    }
+    if rows.iter().any(|row| !row.state_before.is_empty() || !row.state_after.is_empty()) {
+        legend.push_str("; state: tensors that stay with head | tail");
+    }
+    legend
 }
 
 /// What the model is fed.

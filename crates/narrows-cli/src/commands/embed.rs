@@ -4,14 +4,19 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
-use narrows_split::{Model, Place, Session, Splitter, Value, offered};
+use indicatif::ProgressBar;
+use narrows::Profiles;
+use narrows_link::StreamLimits;
+use narrows_split::{Runtime, Session, Value};
 use npyz::WriterBuilder as _;
 use serde::Serialize;
 
 use crate::engine_args::EngineArgs;
-use crate::evaluate::{Crossing, SplitText, cosine, profile_within, token_inputs};
+use crate::evaluate::{Crossing, Cutter, Far, SplitText, TextModel, cosine, profile_within, token_inputs};
 use crate::failure::{Failure, Result};
+use crate::link_args::LinkArgs;
 use crate::output::{Align, Output, grouped, table};
+use crate::tails::{Served, Tails};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,14 +24,16 @@ Examples:
   narrows embed minilm.onnx --tokens sentences.ids --at TENSOR --rate 3 --rate 2
   narrows embed minilm.onnx --tokens sentences.ids --calibrate others.ids     # with a profile that both ends have
   narrows embed minilm.onnx --tokens sentences.ids --at TENSOR --rate 4 -o embeddings.npy
+  narrows embed halves --tokens sentences.ids --rate 4 -o embeddings.npy --server 127.0.0.1:7000
+                                             # the head here, the tail at `narrows serve --tail halves`
 
 The tokens are a text file: a sentence on each line, its token numbers with spaces between them. The embedding is
-the model's last output. The cosine is that of its angle to the unsplit model's.";
+the model's last output. The cosine is that of its angle to the unsplit model's, where that is known.";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The encoder, an ONNX file
+    /// The encoder, an ONNX file, or a folder made by `narrows split`
     model: PathBuf,
     /// Sentences as token numbers, one sentence a line
     #[arg(long, value_name = "FILE")]
@@ -44,8 +51,30 @@ pub struct Args {
     /// A file for the embeddings of the last cut and rate, .npy
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Ask the tail at this address, which `narrows serve` printed [default: it runs here]
+    #[arg(long, value_name = "HOST:PORT")]
+    server: Option<String>,
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    link: LinkArgs,
+}
+
+/// Where the tail of a text model is, for the command line.
+pub fn far(
+    server: Option<&str>,
+    link: &LinkArgs,
+    tail: Option<&narrows_split::Model>,
+    runtime: Runtime,
+) -> Result<Far> {
+    match (server, tail) {
+        (Some(server), _) => Ok(Far::There(Box::new(link.connect(server, None, None)?))),
+        (None, Some(tail)) => {
+            let tail = Served::new(tail, "the tail", runtime)?;
+            Ok(Far::Here(Box::new(Tails::new(vec![tail], Profiles::default(), StreamLimits::default())?)))
+        }
+        (None, None) => Err(Failure::usage("there is no tail to ask")),
+    }
 }
 
 /// A rate in bits for each element.
@@ -59,7 +88,7 @@ pub fn rate(text: &str) -> Result<f32, String> {
 }
 
 /// A cut and a rate, as `--json` prints them.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Row {
     tensor: String,
     rate: f32,
@@ -67,52 +96,32 @@ struct Row {
     bytes_per_sentence: f64,
     side_bytes_per_sentence: f64,
     bits_per_element: f64,
-    cosine_min: f64,
-    cosine_mean: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cosine_min: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cosine_mean: Option<f64>,
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<()> {
-    let name = args.model.display();
-    let model = Model::read(&args.model)
-        .map_err(|error| Failure::model(format!("cannot read the model {name}"), &error))?;
+    let model = TextModel::read(&args.model)?;
     let sentences = read_tokens(&args.tokens)?;
-    let failed = |error| Failure::model(format!("cannot split {name}"), &error);
-    let splitter = Splitter::new(&model, &args.engine.sizes()).map_err(failed)?;
-    let cuts: Vec<String> = match args.at.as_slice() {
-        [] => offered(splitter.cuts())
-            .iter()
-            .filter(|cut| cut.place == Place::Inner)
-            .map(|cut| cut.name.clone())
-            .collect(),
-        given => given.to_vec(),
-    };
-    if cuts.is_empty() {
-        return Err(Failure::data(format!("{name} has no cut")));
-    }
+    let cutter = model.cutter(&args.engine.sizes())?;
+    let cuts = cutter.cuts(&args.at)?;
     let rates = if args.rate.is_empty() { vec![2.5, 4.0] } else { args.rate.clone() };
-    let mut whole = Session::new(&model, args.engine.engine)
-        .map_err(|error| Failure::model(format!("cannot run {name}"), &error))?;
-    let ports = whole.engine().inputs().to_vec();
-    let inputs =
-        sentences.iter().map(|tokens| token_inputs(&ports, tokens, 0)).collect::<Result<Vec<_>>>()?;
+    let names = model.inputs()?;
+    let fed = |sentences: &[Vec<i64>]| {
+        sentences.iter().map(|tokens| token_inputs(&names, tokens, 0)).collect::<Result<Vec<_>>>()
+    };
+    let inputs = fed(&sentences)?;
     let calibration = match &args.calibrate {
-        Some(path) => read_tokens(path)?,
+        Some(path) => fed(&read_tokens(path)?)?,
         None => Vec::new(),
     };
-    let calibration =
-        calibration.iter().map(|tokens| token_inputs(&ports, tokens, 0)).collect::<Result<Vec<_>>>()?;
     let progress = output.progress((inputs.len() * (1 + cuts.len() * rates.len())) as u64, "sentences");
-    let mut expected = Vec::new();
-    for inputs in &inputs {
-        let given: Vec<_> = inputs.iter().map(|(name, value)| (name.as_str(), value)).collect();
-        let outputs = whole.step(&given).map_err(|error| Failure::model("the whole model failed", &error))?;
-        expected.push(embedding(&outputs)?);
-        progress.inc(1);
-    }
+    let expected = whole_embeddings(&model, args.engine.engine, &inputs, &progress)?;
     let (mut rows, mut last) = (Vec::new(), Vec::new());
     for cut in &cuts {
-        let split = splitter.split(cut).map_err(failed)?;
-        let mut halves = SplitText::new(&split, args.engine.engine, Crossing::Plain)?;
+        let mut halves = split_text(args, &cutter, cut)?;
         let samples = calibration.iter().map(|inputs| halves.payload(inputs)).collect::<Result<Vec<_>>>()?;
         for &rate in &rates {
             halves.set_coding(if samples.is_empty() {
@@ -120,29 +129,10 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
             } else {
                 let failed = |error| Failure::codec(format!("cannot calibrate a profile at {cut}"), &error);
                 Crossing::Profile(profile_within(&samples, rate).map_err(failed)?)
-            });
-            last.clear();
-            let mut row = Row::new(cut, rate, inputs.len());
-            let mut elements = 0;
-            for (inputs, expected) in inputs.iter().zip(&expected) {
-                halves.reset();
-                let (outputs, crossed) = halves.step(inputs)?;
-                let found = embedding(&outputs)?;
-                let cosine = cosine(&found, expected);
-                row.bytes_per_sentence += crossed.frame as f64;
-                row.side_bytes_per_sentence += crossed.side as f64;
-                row.cosine_min = row.cosine_min.min(cosine);
-                row.cosine_mean += cosine;
-                elements += crossed.elements;
-                last.push(found);
-                progress.inc(1);
-            }
-            row.bits_per_element = row.bytes_per_sentence * 8.0 / elements.max(1) as f64;
-            let count = inputs.len().max(1) as f64;
-            for sum in [&mut row.bytes_per_sentence, &mut row.side_bytes_per_sentence, &mut row.cosine_mean] {
-                *sum /= count;
-            }
-            rows.push(row);
+            })?;
+            let (row, found) = measure(&mut halves, &inputs, expected.as_deref(), &progress)?;
+            rows.push(Row { tensor: cut.clone(), rate, ..row });
+            last = found;
         }
     }
     progress.finish_and_clear();
@@ -151,26 +141,66 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     }
     if output.is_json() {
         return output.print_json(&serde_json::json!({
-            "model": name.to_string(), "sha256": model.sha256(), "engine": args.engine.engine.name(),
-            "calibrated_on": calibration.len(), "results": rows,
+            "model": model.name(), "sha256": model.sha256(), "engine": args.engine.engine.name(),
+            "server": args.server, "calibrated_on": calibration.len(), "results": rows,
         }));
     }
     print(output, &rows)
 }
 
-impl Row {
-    fn new(tensor: &str, rate: f32, sentences: usize) -> Self {
-        Self {
-            tensor: tensor.into(),
-            rate,
-            sentences,
-            bytes_per_sentence: 0.0,
-            side_bytes_per_sentence: 0.0,
-            bits_per_element: 0.0,
-            cosine_min: 1.0,
-            cosine_mean: 0.0,
-        }
+fn split_text(args: &Args, cutter: &Cutter<'_>, cut: &str) -> Result<SplitText> {
+    let (server, runtime) = (args.server.as_deref(), args.engine.engine);
+    let halves = cutter.halves(cut, server.is_none())?;
+    let far = far(server, &args.link, halves.tail.as_ref(), runtime)?;
+    SplitText::new(&halves.head, &halves.manifest, runtime, far)
+}
+
+/// What the unsplit model gives, if it is known.
+fn whole_embeddings(
+    model: &TextModel,
+    runtime: Runtime,
+    inputs: &[Vec<(String, Value)>],
+    progress: &ProgressBar,
+) -> Result<Option<Vec<Vec<f32>>>> {
+    let Some(whole) = model.whole() else { return Ok(None) };
+    let failed = |error| Failure::model(format!("cannot run {}", model.name()), &error);
+    let mut whole = Session::new(whole, runtime).map_err(failed)?;
+    let mut embeddings = Vec::new();
+    for inputs in inputs {
+        let given: Vec<_> = inputs.iter().map(|(name, value)| (name.as_str(), value)).collect();
+        embeddings.push(embedding(&whole.step(&given).map_err(failed)?)?);
+        progress.inc(1);
     }
+    Ok(Some(embeddings))
+}
+
+/// All sentences at one cut and rate: the row but for its name, and the embeddings.
+fn measure(
+    halves: &mut SplitText,
+    inputs: &[Vec<(String, Value)>],
+    expected: Option<&[Vec<f32>]>,
+    progress: &ProgressBar,
+) -> Result<(Row, Vec<Vec<f32>>)> {
+    let mut row = Row { sentences: inputs.len(), ..Row::default() };
+    let (mut elements, mut found, mut cosines) = (0, Vec::new(), Vec::new());
+    for (index, inputs) in inputs.iter().enumerate() {
+        halves.reset();
+        let (outputs, crossed) = halves.step(inputs)?;
+        let embedding = embedding(&outputs)?;
+        cosines.extend(expected.map(|expected| cosine(&embedding, &expected[index])));
+        row.bytes_per_sentence += crossed.frame as f64;
+        row.side_bytes_per_sentence += crossed.side as f64;
+        elements += crossed.elements;
+        found.push(embedding);
+        progress.inc(1);
+    }
+    row.bits_per_element = row.bytes_per_sentence * 8.0 / elements.max(1) as f64;
+    let count = inputs.len().max(1) as f64;
+    row.bytes_per_sentence /= count;
+    row.side_bytes_per_sentence /= count;
+    row.cosine_min = cosines.iter().copied().reduce(f64::min);
+    row.cosine_mean = row.cosine_min.map(|_| cosines.iter().sum::<f64>() / count);
+    Ok((row, found))
 }
 
 fn print(output: &Output, rows: &[Row]) -> Result<()> {
@@ -183,6 +213,7 @@ fn print(output: &Output, rows: &[Row]) -> Result<()> {
         ("cosine min", Align::Right),
         ("mean", Align::Right),
     ]);
+    let cosine = |cosine: Option<f64>| cosine.map_or_else(|| "-".to_owned(), |cosine| format!("{cosine:.5}"));
     for row in rows {
         table.add_row([
             row.tensor.clone(),
@@ -190,8 +221,8 @@ fn print(output: &Output, rows: &[Row]) -> Result<()> {
             format!("{:.3}", row.bits_per_element),
             grouped(row.bytes_per_sentence.round() as u64),
             grouped(row.side_bytes_per_sentence.round() as u64),
-            format!("{:.5}", row.cosine_min),
-            format!("{:.5}", row.cosine_mean),
+            cosine(row.cosine_min),
+            cosine(row.cosine_mean),
         ]);
     }
     output.print(table)

@@ -2,19 +2,21 @@
 
 use std::path::PathBuf;
 
-use narrows_split::{Model, Session, Splitter, Value};
+use narrows_split::{Session, Value};
 use serde::Serialize;
 
-use crate::commands::embed::rate;
+use crate::commands::embed::{far, rate};
 use crate::engine_args::EngineArgs;
-use crate::evaluate::{Crossing, SplitText, timed, token_inputs};
+use crate::evaluate::{Crossing, SplitText, TextModel, timed, token_inputs};
 use crate::failure::{Failure, Result};
+use crate::link_args::LinkArgs;
 use crate::output::{Align, Output, grouped, table};
 
 const EXAMPLES: &str = "\
 Examples:
   narrows generate llama-kv.onnx --at TENSOR --prompt 1,15,42 --new 32
   narrows generate llama-kv.onnx --at TENSOR --prompt 1,15,42 --rate 4 --check
+  narrows generate halves --prompt 1,15,42 --server 127.0.0.1:7000     # the tail at `narrows serve --tail halves`
 
 The head reads the prompt (prefill), then one token at a time; the hidden state of each step crosses as a frame, and
 caches stay with their layers on either side. Tokens are chosen greedily.";
@@ -22,11 +24,11 @@ caches stay with their layers on either side. Tokens are chosen greedily.";
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The decoder, an ONNX file with or without key-value caches
+    /// The decoder, an ONNX file with or without key-value caches, or a folder made by `narrows split`
     model: PathBuf,
-    /// The tensor to cut at; `narrows cuts` lists them
+    /// The tensor to cut at, if it is not split yet; `narrows cuts` lists them
     #[arg(long, value_name = "TENSOR")]
-    at: String,
+    at: Option<String>,
     /// The prompt's token numbers
     #[arg(long, value_name = "TOKENS", value_delimiter = ',', required = true)]
     prompt: Vec<i64>,
@@ -39,9 +41,17 @@ pub struct Args {
     /// Also run the whole model over the same tokens, and compare
     #[arg(long)]
     check: bool,
+    /// Ask the tail at this address, which `narrows serve` printed [default: it runs here]
+    #[arg(long, value_name = "HOST:PORT")]
+    server: Option<String>,
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    link: LinkArgs,
 }
+
+/// How often a stream that is lost is begun again.
+const MAX_RESTARTS: u32 = 3;
 
 /// A step, as `--json` prints it.
 #[derive(Serialize)]
@@ -52,7 +62,9 @@ struct Step {
     frame_bytes: usize,
     side_bytes: usize,
     head_state_bytes: usize,
-    tail_state_bytes: usize,
+    /// Of the tail; unknown if it is elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tail_state_bytes: Option<u64>,
     ms: f64,
     /// What the whole model would have chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,29 +74,38 @@ struct Step {
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<()> {
-    let name = args.model.display();
-    let model = Model::read(&args.model)
-        .map_err(|error| Failure::model(format!("cannot read the model {name}"), &error))?;
-    let failed = |error| Failure::model(format!("cannot split {name} at `{}`", args.at), &error);
-    let splitter = Splitter::new(&model, &args.engine.sizes()).map_err(failed)?;
-    let split = splitter.split(&args.at).map_err(failed)?;
-    let ports = narrows_split::inputs(&model).map_err(failed)?;
-    let states = narrows_split::states(&model).map_err(failed)?;
-    let ports: Vec<_> =
-        ports.into_iter().filter(|port| states.iter().all(|state| state.input != port.name)).collect();
-    let mut halves =
-        SplitText::new(&split, args.engine.engine, args.rate.map_or(Crossing::Plain, Crossing::Within))?;
-    let whole = if args.check { Some(Session::new(&model, args.engine.engine)) } else { None };
-    let mut whole =
-        whole.transpose().map_err(|error| Failure::model("cannot run the whole model", &error))?;
+    let model = TextModel::read(&args.model)?;
+    let runtime = args.engine.engine;
+    if args.at.is_none() && model.whole().is_some() {
+        let failure = Failure::usage(format!("{} is not split, and --at is not given", model.name()));
+        return Err(failure.hint("`narrows cuts` lists where it can be cut"));
+    }
+    let cutter = model.cutter(&args.engine.sizes())?;
+    let cut = cutter.cuts(args.at.as_slice())?.swap_remove(0);
+    let server = args.server.as_deref();
+    let parts = cutter.halves(&cut, server.is_none())?;
+    let far = far(server, &args.link, parts.tail.as_ref(), runtime)?;
+    let mut halves = SplitText::new(&parts.head, &parts.manifest, runtime, far)?;
+    halves.set_coding(args.rate.map_or(Crossing::Lossless, Crossing::Within))?;
+    let mut whole = args.check.then(|| whole(&model, args)).transpose()?;
+    let names = model.inputs()?;
     let mut tokens = args.prompt.clone();
     let mut steps: Vec<Step> = Vec::new();
-    let mut past = 0;
+    // Tokens that both sides have state of: without caches every step reads all tokens again.
+    let (mut past, mut restarts) = (0, 0);
     let progress = output.progress(args.new.into(), "tokens");
-    for _ in 0..args.new {
-        let inputs = token_inputs(&ports, &tokens[past..], past)?;
+    while steps.len() < args.new as usize {
+        let inputs = token_inputs(&names, &tokens[past..], past)?;
         let (result, duration) = timed(|| halves.step(&inputs));
-        let (outputs, crossed) = result?;
+        let (outputs, crossed) = match result {
+            Err(_) if halves.is_gone() && past > 0 && restarts < MAX_RESTARTS => {
+                output.note("the server has lost the stream; everything is sent again");
+                halves.reset();
+                (past, restarts) = (0, restarts + 1);
+                continue;
+            }
+            result => result?,
+        };
         let logits = last_logits(&outputs)?;
         let token = largest(&logits);
         let (head_state_bytes, tail_state_bytes) = halves.state_bytes();
@@ -101,16 +122,9 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
             largest_difference: None,
         };
         if let Some(whole) = &mut whole {
-            let given: Vec<_> = inputs.iter().map(|(name, value)| (name.as_str(), value)).collect();
-            let outputs =
-                whole.step(&given).map_err(|error| Failure::model("the whole model failed", &error))?;
-            let expected = last_logits(&outputs)?;
-            let differences = logits.iter().zip(&expected).map(|(found, expected)| (found - expected).abs());
-            step.largest_difference = Some(differences.fold(0.0, f32::max));
-            step.whole_token = Some(largest(&expected));
+            whole.compare(&names, &tokens, &logits, &mut step)?;
         }
-        // Without caches every step reads all tokens again.
-        past = if states.is_empty() { 0 } else { tokens.len() };
+        past = if head_state_bytes == 0 && !halves.has_stream() { 0 } else { tokens.len() };
         tokens.push(token);
         steps.push(step);
         progress.inc(1);
@@ -118,11 +132,44 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     progress.finish_and_clear();
     if output.is_json() {
         return output.print_json(&serde_json::json!({
-            "model": name.to_string(), "cut": args.at, "engine": args.engine.engine.name(), "rate": args.rate,
-            "prompt": args.prompt, "tokens": tokens[args.prompt.len()..], "steps": steps,
+            "model": model.name(), "cut": cut, "engine": runtime.name(), "server": server, "rate": args.rate,
+            "prompt": args.prompt, "tokens": tokens[args.prompt.len()..], "restarts": restarts, "steps": steps,
         }));
     }
     print(output, &steps)
+}
+
+/// The unsplit model, over the same tokens.
+struct Whole {
+    session: Session,
+    /// Tokens that it has state of.
+    past: usize,
+}
+
+fn whole(model: &TextModel, args: &Args) -> Result<Whole> {
+    let whole = model.whole().ok_or_else(|| {
+        Failure::usage("--check compares with the whole model")
+            .hint("give the model, with --at, not its halves")
+    })?;
+    let session = Session::new(whole, args.engine.engine);
+    let session = session.map_err(|error| Failure::model("cannot run the whole model", &error))?;
+    Ok(Whole { session, past: 0 })
+}
+
+impl Whole {
+    /// What it makes of the tokens, beside what the halves made of them.
+    fn compare(&mut self, names: &[String], tokens: &[i64], logits: &[f32], step: &mut Step) -> Result<()> {
+        let inputs = token_inputs(names, &tokens[self.past..], self.past)?;
+        let given: Vec<_> = inputs.iter().map(|(name, value)| (name.as_str(), value)).collect();
+        let outputs = self.session.step(&given);
+        let outputs = outputs.map_err(|error| Failure::model("the whole model failed", &error))?;
+        self.past = if self.session.has_state() { tokens.len() } else { 0 };
+        let expected = last_logits(&outputs)?;
+        let differences = logits.iter().zip(&expected).map(|(found, expected)| (found - expected).abs());
+        step.largest_difference = Some(differences.fold(0.0, f32::max));
+        step.whole_token = Some(largest(&expected));
+        Ok(())
+    }
 }
 
 fn print(output: &Output, steps: &[Step]) -> Result<()> {
@@ -147,7 +194,7 @@ fn print(output: &Output, steps: &[Step]) -> Result<()> {
             format!("{bits:.2}"),
             grouped(mean(|step| step.side_bytes as f64).round() as u64),
             grouped(last.head_state_bytes as u64),
-            grouped(last.tail_state_bytes as u64),
+            last.tail_state_bytes.map_or_else(|| "-".to_owned(), grouped),
             format!("{:.1}", mean(|step| step.ms)),
         ]);
     };

@@ -1,4 +1,6 @@
-//! `narrows inspect`: what a frame holds and where its bytes go.
+//! `narrows inspect`: what a frame, or a file of packed weights, holds and where its bytes go.
+
+mod weights;
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -18,7 +20,9 @@ const EXAMPLES: &str = "\
 Examples:
   narrows inspect features.nrw
   narrows inspect *.nrw --json | jq '.frames[].bits_per_element'
-  narrows inspect features.nrw --profile cut.nrp    a frame that was coded with a profile";
+  narrows inspect features.nrw --profile cut.nrp    a frame that was coded with a profile
+  narrows inspect model.packed.safetensors          packed weights, layer by layer
+  narrows inspect model.packed.safetensors --chart layers.svg";
 
 /// Characters of the longest bar.
 const BAR: f64 = 32.0;
@@ -26,7 +30,7 @@ const BAR: f64 = 32.0;
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The frames; - reads standard input
+    /// The frames, or files of packed weights; - reads a frame from standard input
     #[arg(required = true)]
     frame: Vec<PathBuf>,
     /// A profile that a frame may name; may be given several times
@@ -35,6 +39,9 @@ pub struct Args {
     /// Refuse frames of more elements than this
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_elements)]
     max_elements: u64,
+    /// Draw the bits of each layer of packed weights to this SVG file
+    #[arg(long, value_name = "FILE")]
+    chart: Option<PathBuf>,
 }
 
 /// What is known of a frame.
@@ -103,7 +110,23 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let profiles = options::profiles(&args.profile)?;
     let limits = Limits { max_elements: args.max_elements };
     let mut reports = Vec::with_capacity(args.frame.len());
+    let mut packed = Vec::new();
     for (index, path) in args.frame.iter().enumerate() {
+        if super::pack::is_packed(path) {
+            let report = weights::Report::of(path, output)?;
+            args.chart.as_ref().map_or(Ok(()), |chart| report.draw(chart))?;
+            if output.is_json() {
+                packed.push(report);
+            } else {
+                let between = if index > 0 { "\n" } else { "" };
+                output.print(format_args!("{between}{}", report.text()))?;
+            }
+            continue;
+        }
+        if args.chart.is_some() {
+            let failure = Failure::usage(format!("{} is not a file of packed weights", path.display()));
+            return Err(failure.hint("--chart draws the layers of what `narrows pack` writes"));
+        }
         let source = Source::from(path.as_path());
         let report = Report::of(&source, &profiles, limits)?;
         if output.is_json() {
@@ -113,7 +136,11 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
             output.print(format_args!("{between}{}", report.text()))?;
         }
     }
-    if output.is_json() { output.print_json(&serde_json::json!({ "frames": reports })) } else { Ok(()) }
+    match (output.is_json(), packed.is_empty()) {
+        (false, _) => Ok(()),
+        (true, true) => output.print_json(&serde_json::json!({ "frames": reports })),
+        (true, false) => output.print_json(&serde_json::json!({ "frames": reports, "packed": packed })),
+    }
 }
 
 impl Report {

@@ -13,9 +13,11 @@ pub mod eval;
 pub mod generate;
 pub mod inspect;
 pub mod link;
+pub mod pack;
 pub mod plan;
 pub mod run;
 pub mod serve;
 pub mod split;
 #[cfg(feature = "train")]
 pub mod train;
+pub mod unpack;

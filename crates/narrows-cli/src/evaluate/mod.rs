@@ -13,6 +13,7 @@ mod network;
 mod operating_points;
 mod rate;
 mod text;
+mod text_model;
 mod timing;
 
 pub use accuracy::Accuracy;
@@ -23,10 +24,11 @@ pub use dataset::Dataset;
 pub use labels::{find_labels, read_labels};
 pub use link::{parse_factor, parse_rate, parse_time, rate_in_words, reference_rate};
 pub use measure::{Features, Measured, answers, mean, measure_alike, percent_equal, percentile};
-pub use network::{Half, demo_model, engine, without_batch};
-pub use operating_points::{Coding, Outcome, Row, Table, measure as measure_operating_points};
+pub use network::{End, Half, demo_model, engine, read_half, without_batch};
+pub use operating_points::{Coding, Outcome, RangeOf, Row, Table, measure as measure_operating_points};
 pub use rate::profile_within;
-pub use text::{Crossing, SplitText, cosine, token_inputs};
+pub use text::{Crossing, Far, SplitText, cosine, token_inputs};
+pub use text_model::{Cutter, TextModel};
 pub use timing::{Samples, timed};
 
 /// Cuts of the [demo network](demo_model) between its three groups of layers.

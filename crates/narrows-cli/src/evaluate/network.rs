@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use narrows::Tensor;
-use narrows_split::{Engine, Model};
+use narrows_split::{Engine, MANIFEST, Manifest, Model, Runtime};
 
 use crate::failure::{Failure, Result};
 
@@ -21,6 +21,35 @@ pub fn engine(model: &Model, name: &str) -> Result<Engine> {
     engine.map_err(|error| Failure::model(format!("cannot run {name}"), &error))
 }
 
+/// One of the two halves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Head,
+    Tail,
+}
+
+/// The half in a folder that `narrows split` made, or in an ONNX file. Where a manifest that names the file lies beside it,
+/// the two must belong together.
+pub fn read_half(path: &Path, end: End) -> Result<Model> {
+    let unread = |error| Failure::model(format!("cannot read {}", path.display()), &error);
+    let folder = if path.is_dir() { Some(path) } else { path.parent() };
+    if let Some(folder) = folder.filter(|folder| path.is_dir() || folder.join(MANIFEST).exists()) {
+        let manifest = Manifest::read(folder).map_err(unread)?;
+        let file = match end {
+            End::Head => &manifest.head.file,
+            End::Tail => &manifest.tail.file,
+        };
+        if path.is_dir() || folder.join(file) == path {
+            let half = match end {
+                End::Head => manifest.read_head(folder),
+                End::Tail => manifest.read_tail(folder),
+            };
+            return half.map_err(unread);
+        }
+    }
+    Model::read(path).map_err(unread)
+}
+
 /// The head or the tail of a split network, ready to run.
 pub struct Half {
     /// The cut it was made at, or else the tensor at its open end.
@@ -31,7 +60,14 @@ pub struct Half {
 impl Half {
     /// The head in `model`, whose output is sent.
     pub fn head(model: &Model, name: &str) -> Result<Self> {
-        let engine = engine(model, name)?;
+        Self::head_on(model, name, Runtime::Tract)
+    }
+
+    /// The same, run by an engine of choice.
+    pub fn head_on(model: &Model, name: &str, runtime: Runtime) -> Result<Self> {
+        let failed = |error| Failure::model(format!("cannot run {name}"), &error);
+        let engine = Engine::load_on(model, runtime).map_err(failed)?;
+        engine.check_plain().map_err(failed)?;
         let cut = model.metadata("narrows.cut").unwrap_or(engine.output_name()).to_owned();
         Ok(Self { cut, engine })
     }
@@ -43,12 +79,13 @@ impl Half {
         Ok(Self { cut, engine })
     }
 
-    /// A half from its ONNX file.
-    pub fn read(path: &Path, half: impl FnOnce(&Model, &str) -> Result<Self>) -> Result<Self> {
-        let name = path.display().to_string();
-        let model = Model::read(path)
-            .map_err(|error| Failure::model(format!("cannot read the model {name}"), &error))?;
-        half(&model, &name)
+    /// A half from its ONNX file, or from the folder of its split.
+    pub fn read(path: &Path, end: End) -> Result<Self> {
+        let (model, name) = (read_half(path, end)?, path.display().to_string());
+        match end {
+            End::Head => Self::head(&model, &name),
+            End::Tail => Self::tail(&model, &name),
+        }
     }
 
     /// Shape of what it takes, without the batch.

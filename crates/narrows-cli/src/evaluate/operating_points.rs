@@ -66,7 +66,7 @@ impl Coding {
     }
 
     /// Its options over a quantiser; those of `profile` if that is the coding.
-    fn options(
+    pub fn options(
         self,
         quantizer: Quantizer,
         axis: Option<usize>,
@@ -322,6 +322,17 @@ impl Table {
         let mut json = serde_json::to_vec_pretty(self).expect("a table is plain data");
         json.push(b'\n');
         json
+    }
+
+    /// Places of the points on the Pareto front, and of their faster, larger twins: the same symbols at order 0.
+    pub fn choosable(&self) -> Vec<usize> {
+        let is_twin = |row: &Row| {
+            let same =
+                |other: &Row| (other.levels, other.range, &other.clip) == (row.levels, row.range, &row.clip);
+            row.coding == Coding::Order0 && self.pareto().any(|(_, other)| same(other))
+        };
+        let wanted = |(_, row): &(usize, &Row)| row.pareto || is_twin(row);
+        self.points.iter().enumerate().filter(wanted).map(|(index, _)| index).collect()
     }
 
     /// The points that are worth taking, with their places in `points`.

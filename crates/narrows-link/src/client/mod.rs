@@ -117,6 +117,16 @@ impl Client {
         pipeline.next().map_or(Err(Error::Closed), |(_, ended)| ended)
     }
 
+    /// Answers one request with the [`Fallback`], and does not ask the server.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if there is none, [`Error::Refused`] with its failure.
+    pub fn call_fallback(&mut self, call: Call<'_>) -> Result<Answer, Error> {
+        let mut pipeline = self.pipeline();
+        pipeline.submit_to_fallback(call);
+        pipeline.next().map_or(Err(Error::Closed), |(_, ended)| ended)
+    }
+
     /// Several requests at a time, over one connection.
     pub fn pipeline<'p>(&mut self) -> Pipeline<'_, 'p> {
         Pipeline::new(self)

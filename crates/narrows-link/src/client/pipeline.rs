@@ -65,18 +65,29 @@ impl<'c, 'p> Pipeline<'c, 'p> {
     /// Takes a request on, and sends it if the connection is there and the server takes one more;
     /// gives the number under which [`next`](Pipeline::next) hands out its end.
     pub fn submit(&mut self, call: Call<'p>) -> u64 {
-        let id = self.client.next_id();
-        let limit = call.timeout.unwrap_or(self.client.options.request_timeout);
-        let reserve = self.client.options.fallback.as_ref().map_or(Duration::ZERO, |own| own.reserve);
-        let start = Instant::now();
-        let deadline = Deadline::after(start, limit.saturating_sub(reserve));
-        self.open.push(Open { id, call, start, deadline, sent: None, attempts: 0 });
+        let open = self.begun(call);
+        let id = open.id;
+        self.open.push(open);
         if self.client.session.is_some()
             && let Err(error) = self.send_unsent()
         {
             self.lost(&error);
         }
         id
+    }
+
+    /// Takes a request on for the local tail alone.
+    pub(super) fn submit_to_fallback(&mut self, call: Call<'p>) {
+        let open = self.begun(call);
+        self.end(&open, Err(Error::Closed));
+    }
+
+    fn begun(&mut self, call: Call<'p>) -> Open<'p> {
+        let limit = call.timeout.unwrap_or(self.client.options.request_timeout);
+        let reserve = self.client.options.fallback.as_ref().map_or(Duration::ZERO, |own| own.reserve);
+        let start = Instant::now();
+        let deadline = Deadline::after(start, limit.saturating_sub(reserve));
+        Open { id: self.client.next_id(), call, start, deadline, sent: None, attempts: 0 }
     }
 
     /// Requests that have not been handed out by [`next`](Pipeline::next).

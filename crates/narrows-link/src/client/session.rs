@@ -105,16 +105,16 @@ impl Session {
         let sent = self.writer.send(&mut self.transport.until("sending", deadline), payload);
         if let Err(error) = sent {
             self.is_broken = true;
-            return Err(self.reason(error));
+            return Err(self.reason(error, deadline));
         }
         Ok((self.writer.staged_bytes() + payload.len()) as u64)
     }
 
     /// A server that refuses early stops listening, so a broken connection may have its reason
     /// waiting on the way back.
-    fn reason(&mut self, error: Error) -> Error {
+    fn reason(&mut self, error: Error, deadline: Deadline) -> Error {
         if let Error::Io { .. } = error {
-            let deadline = Deadline::after(Instant::now(), REASON_TIMEOUT);
+            let deadline = Deadline::after(Instant::now(), REASON_TIMEOUT).min(deadline);
             let mut stream = self.transport.until("the reason", deadline);
             if let Ok(Message::Failure { id: 0, failure }) = self.reader.read(&mut stream, 0) {
                 return Error::Refused(failure);

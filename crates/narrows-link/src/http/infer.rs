@@ -14,8 +14,11 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde_json::json;
-use tokio::{sync::oneshot, time::timeout};
+use serde::Serialize;
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::timeout,
+};
 
 use super::{
     App, PlainTensor, Refusal,
@@ -23,7 +26,7 @@ use super::{
 };
 use crate::{
     Code, Failure, Work,
-    server::{Job, Stage, no_room},
+    server::{Held, Job, Stage, no_room},
 };
 
 /// Name of the input and the output that are frames.
@@ -85,30 +88,62 @@ pub(super) async fn infer(
     app.host.stats.arrived(request_bytes, None);
     app.host.stats.stage(Stage::Receive, start.elapsed());
 
-    let answered = answer(&app, &route, place, &headers, body).await;
+    let answered = match json_bytes(&headers, &body) {
+        Ok(json) if held.grow_to(reading_takes(json, body.len()), limits.patience).await => {
+            answer(&app, &route, place, json, body, &mut held).await
+        }
+        Ok(_) => Err(no_room("memory")),
+        Err(failure) => Err(failure),
+    };
     match &answered {
-        Ok((work, reply)) => app.host.stats.answered(&route, request_bytes, reply.bytes, Ok(work)),
+        Ok((work, reply)) => {
+            app.host.stats.answered(&route, request_bytes, reply.body.len() as u64, Ok(work));
+        }
         Err(failure) => app.host.stats.answered(&route, request_bytes, 0, Err(failure)),
     }
-    drop((permit, held));
-    Ok(answered?.1.response)
+    let Reply { headers, body } = answered?.1;
+    let body = Sending { body, _held: held, _place: permit };
+    Ok((headers, Bytes::from_owner(body)).into_response())
 }
 
-/// A response and how long its body is.
+/// Bytes that it may take to read a body of which the first `json` bytes are JSON, itself included.
+///
+/// A number and its comma take two bytes of JSON or more, and four in a list, which while it grows takes up to three times
+/// that; when it is whole, a frame of it is made. Binary tensors are copied, and become frames.
+const fn reading_takes(json: usize, all: usize) -> u64 {
+    7 * json as u64 + 3 * (all - json) as u64
+}
+
+/// A response.
 struct Reply {
-    response: Response,
-    bytes: u64,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+/// A body that is being sent, and what its request holds until it has been.
+struct Sending {
+    body: Vec<u8>,
+    _held: Held,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Sending {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
 }
 
 async fn answer(
     app: &App,
     route: &str,
     place: usize,
-    headers: &HeaderMap,
+    json: usize,
     body: Bytes,
+    held: &mut Held,
 ) -> Result<(Work, Reply), Failure> {
-    let (form, binary) = split(headers, &body)?;
-    let (input, wanted) = read(app, route, &form, &binary)?;
+    let mut form: Form =
+        serde_json::from_slice(&body[..json]).map_err(|error| bad(format!("the request's JSON: {error}")))?;
+    let (input, wanted) = read(app, route, &mut form, &body[json..])?;
     let frame = match input {
         Input::Frame(frame) => frame,
         Input::Plain(tensor) => {
@@ -119,39 +154,40 @@ async fn answer(
     // As Triton has it: microseconds.
     let limit = form.parameters.timeout.map(Duration::from_micros);
     let (work, reply) = ask_tail(app, place, frame, limit).await?;
+    held.add(reply.len() as u64);
     let (shape, values) = if wanted.is_frame {
         (vec![1], Values::Frame(reply))
     } else {
         let (tensors, route) = (app.tensors.clone(), route.to_owned());
         let tensor = computed(move || tensors.expect("read with it").decode(&route, &reply)).await?;
+        held.add((tensor.values.len() * size_of::<f32>()) as u64);
         (tensor.shape, Values::Plain(tensor.values))
     };
-    Ok((work, write(route, form.id, &wanted, &shape, values)))
+    let reply = write(route, form.id.as_deref(), &wanted, &shape, &values);
+    held.add(reply.body.len() as u64);
+    Ok((work, reply))
 }
 
 fn bad(text: impl Into<String>) -> Failure {
     Failure::new(Code::BadPayload, text)
 }
 
-/// The JSON and the binary tensors behind it.
-fn split(headers: &HeaderMap, body: &Bytes) -> Result<(Form, Bytes), Failure> {
-    let json_bytes = match headers.get(JSON_LENGTH) {
-        None => body.len(),
+/// How much of the body is JSON; binary tensors are behind it.
+fn json_bytes(headers: &HeaderMap, body: &Bytes) -> Result<usize, Failure> {
+    match headers.get(JSON_LENGTH) {
+        None => Ok(body.len()),
         Some(value) => value
             .to_str()
             .ok()
             .and_then(|text| text.parse().ok())
             .filter(|&length| length <= body.len().min(MAX_JSON_BYTES))
-            .ok_or_else(|| bad("Inference-Header-Content-Length is no length within the body"))?,
-    };
-    let form = serde_json::from_slice(&body[..json_bytes])
-        .map_err(|error| bad(format!("the request's JSON: {error}")))?;
-    Ok((form, body.slice(json_bytes..)))
+            .ok_or_else(|| bad("Inference-Header-Content-Length is no length within the body")),
+    }
 }
 
 /// What came in, and what is to go out.
-fn read(app: &App, route: &str, form: &Form, binary: &[u8]) -> Result<(Input, Wanted), Failure> {
-    let [input] = form.inputs.as_slice() else {
+fn read(app: &App, route: &str, form: &mut Form, binary: &[u8]) -> Result<(Input, Wanted), Failure> {
+    let [input] = form.inputs.as_mut_slice() else {
         return Err(bad(format!("one input is needed, {} were sent", form.inputs.len())));
     };
     let specs = app.tensors.as_ref().and_then(|tensors| tensors.specs(route));
@@ -217,18 +253,19 @@ fn read_frame(input: &InputForm, raw: Option<&[u8]>) -> Result<Vec<u8>, Failure>
     Ok(frame.into())
 }
 
-fn read_plain(input: &InputForm, raw: Option<&[u8]>) -> Result<PlainTensor, Failure> {
+fn read_plain(input: &mut InputForm, raw: Option<&[u8]>) -> Result<PlainTensor, Failure> {
+    let data = input.data.take();
     let InputForm { name, shape, datatype, .. } = input;
     if datatype != "FP32" {
         return Err(bad(format!("{name:?} is FP32, not {datatype}")));
     }
     let count = shape.iter().try_fold(1u64, |product, &dimension| product.checked_mul(dimension));
-    let values: Vec<f32> = match (raw, &input.data) {
+    let values: Vec<f32> = match (raw, data) {
         (Some(raw), _) if !raw.len().is_multiple_of(4) => {
             return Err(bad(format!("{} bytes are no whole FP32 elements", raw.len())));
         }
         (Some(raw), _) => raw.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-        (None, Some(Numbers(values))) => values.clone(),
+        (None, Some(Numbers(values))) => values,
         (None, None) => return Err(bad(format!("{name:?} has no data"))),
     };
     if count != Some(values.len() as u64) {
@@ -286,40 +323,56 @@ enum Values {
     Plain(Vec<f32>),
 }
 
-fn write(route: &str, id: Option<String>, wanted: &Wanted, shape: &[usize], values: Values) -> Reply {
-    let mut output = json!({ "name": wanted.name, "shape": shape });
+/// The JSON of an answer.
+#[derive(Serialize)]
+struct ReplyForm<'a> {
+    model_name: &'a str,
+    model_version: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    outputs: [OutputReply<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct OutputReply<'a> {
+    name: &'a str,
+    datatype: &'static str,
+    shape: &'a [usize],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a [f32]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<Size>,
+}
+
+#[derive(Serialize)]
+struct Size {
+    binary_data_size: usize,
+}
+
+fn write(route: &str, id: Option<&str>, wanted: &Wanted, shape: &[usize], values: &Values) -> Reply {
     let mut binary = Vec::new();
-    match values {
+    let (datatype, data) = match values {
         Values::Frame(frame) => {
-            output["datatype"] = "BYTES".into();
             binary.extend_from_slice(&(frame.len() as u32).to_le_bytes());
-            binary.extend_from_slice(&frame);
+            binary.extend_from_slice(frame);
+            ("BYTES", None)
         }
-        Values::Plain(values) => {
-            output["datatype"] = "FP32".into();
-            if wanted.is_binary {
-                values.iter().for_each(|value| binary.extend_from_slice(&value.to_le_bytes()));
-            } else {
-                output["data"] = values.into();
-            }
+        Values::Plain(values) if wanted.is_binary => {
+            binary = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            ("FP32", None)
         }
-    }
-    if wanted.is_binary {
-        output["parameters"] = json!({ "binary_data_size": binary.len() });
-    }
-    let mut form = json!({ "model_name": route, "model_version": "1", "outputs": [output] });
-    if let Some(id) = id {
-        form["id"] = id.into();
-    }
+        Values::Plain(values) => ("FP32", Some(values.as_slice())),
+    };
+    let parameters = wanted.is_binary.then_some(Size { binary_data_size: binary.len() });
+    let output = OutputReply { name: &wanted.name, datatype, shape, data, parameters };
+    let form = ReplyForm { model_name: route, model_version: "1", id, outputs: [output] };
     let mut body = serde_json::to_vec(&form).expect("values that can be written");
-    let json_bytes = body.len();
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if wanted.is_binary {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        headers.insert(JSON_LENGTH, json_bytes.into());
+        headers.insert(JSON_LENGTH, body.len().into());
         body.extend_from_slice(&binary);
     }
-    let bytes = body.len() as u64;
-    Reply { response: (headers, body).into_response(), bytes }
+    Reply { headers, body }
 }

@@ -70,15 +70,7 @@ pub(crate) fn start(
     let listener = tokio::net::TcpListener::from_std(listener).map_err(Error::io("starting HTTP"))?;
     tracing::info!(%address, "serving HTTP");
     let app = App { host: Arc::clone(&host), tensors };
-    let door = door::Door::open(listener, &host);
-    let drained = {
-        let host = Arc::clone(&host);
-        async move { host.drained().await }
-    };
-    let serving = axum::serve(door, router(app)).with_graceful_shutdown(drained).into_future();
-    let serving = tokio::spawn(async move {
-        let _ = serving.await;
-    });
+    let serving = tokio::spawn(door::serve(listener, Arc::clone(&host), router(app)));
     let sampling = tokio::spawn(async move {
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         loop {
@@ -196,6 +188,8 @@ impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Refusal {
         let status = match failure.code() {
             Code::UnknownRoute => StatusCode::NOT_FOUND,
+            Code::OtherSplit => StatusCode::CONFLICT,
+            Code::StreamGone => StatusCode::GONE,
             Code::BadPayload | Code::Malformed => StatusCode::BAD_REQUEST,
             Code::MessageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Code::Busy => StatusCode::SERVICE_UNAVAILABLE,

@@ -8,6 +8,7 @@ mod stream;
 mod wire;
 
 pub use stream::{Reader, Writer};
+pub(crate) use wire::Fields;
 #[cfg(feature = "server")]
 pub(crate) use wire::Header;
 

@@ -299,12 +299,21 @@ fn check_limit(what: &'static str, value: u64, limit: u64) -> Result<(), Error> 
 }
 
 /// The bytes not yet read; every step checks the bounds.
-struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     bytes: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
-    fn take(&mut self, what: &'static str, count: usize) -> Result<&'a [u8], Error> {
+    pub(crate) fn of(bytes: &'a [u8]) -> Fields<'a> {
+        Fields { bytes }
+    }
+
+    /// All that is not read yet.
+    pub(crate) fn rest(self) -> &'a [u8] {
+        self.bytes
+    }
+
+    pub(crate) fn take(&mut self, what: &'static str, count: usize) -> Result<&'a [u8], Error> {
         let (taken, rest) = self.bytes.split_at_checked(count).ok_or(Error::Truncated {
             what,
             needed: count as u64,
@@ -314,17 +323,17 @@ impl<'a> Fields<'a> {
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], Error> {
+    pub(crate) fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], Error> {
         let mut array = [0; N];
         array.copy_from_slice(self.take(what, N)?);
         Ok(array)
     }
 
-    fn u16(&mut self, what: &'static str) -> Result<u16, Error> {
+    pub(crate) fn u16(&mut self, what: &'static str) -> Result<u16, Error> {
         Ok(u16::from_le_bytes(self.array(what)?))
     }
 
-    fn u32(&mut self, what: &'static str) -> Result<u32, Error> {
+    pub(crate) fn u32(&mut self, what: &'static str) -> Result<u32, Error> {
         Ok(u32::from_le_bytes(self.array(what)?))
     }
 
@@ -338,7 +347,7 @@ impl<'a> Fields<'a> {
         std::str::from_utf8(self.take(what, usize::from(count))?).map_err(|_| Error::Utf8 { what })
     }
 
-    fn end(&self, what: &'static str) -> Result<(), Error> {
+    pub(crate) fn end(&self, what: &'static str) -> Result<(), Error> {
         match self.bytes.len() as u64 {
             0 => Ok(()),
             count => Err(Error::TrailingBytes { what, count }),

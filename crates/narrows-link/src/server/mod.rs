@@ -19,7 +19,9 @@ pub use options::{Batching, Limits, ServerOptions};
 pub use settings::{Settings, Source};
 
 #[cfg(feature = "http")]
-pub(crate) use {host::Host, host::no_room, pool::Job, stats::Sample, stats::Stage, stats::Totals};
+pub(crate) use {
+    host::Host, host::no_room, ledger::Held, pool::Job, stats::Sample, stats::Stage, stats::Totals,
+};
 
 use std::{
     net::{SocketAddr, TcpListener, ToSocketAddrs},

@@ -18,7 +18,7 @@ use toml::{Table, Value};
 
 use super::{Batching, Limits, ServerOptions};
 use crate::{
-    Error, Token,
+    Error, StreamLimits, Token,
     tls::{Identity, ServerTls},
 };
 
@@ -60,6 +60,7 @@ struct Form {
     profiles: Vec<String>,
     limits: LimitsForm,
     batching: BatchingForm,
+    streams: StreamsForm,
     auth: AuthForm,
     tls: TlsForm,
     log: LogForm,
@@ -88,6 +89,14 @@ struct BatchingForm {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct StreamsForm {
+    max_streams: usize,
+    max_bytes: u64,
+    idle_timeout_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct AuthForm {
     tokens_file: String,
 }
@@ -109,7 +118,7 @@ struct LogForm {
 
 impl Default for Form {
     fn default() -> Form {
-        let (limits, batching) = (Limits::default(), Batching::default());
+        let (limits, batching, streams) = (Limits::default(), Batching::default(), StreamLimits::default());
         let ms = |duration: Duration| duration.as_millis() as u64;
         Form {
             listen: "127.0.0.1:0".into(),
@@ -131,6 +140,11 @@ impl Default for Form {
             batching: BatchingForm {
                 max_requests: batching.max_requests,
                 budget_us: batching.budget.as_micros() as u64,
+            },
+            streams: StreamsForm {
+                max_streams: streams.max_streams,
+                max_bytes: streams.max_bytes,
+                idle_timeout_ms: ms(streams.idle_timeout),
             },
             auth: AuthForm { tokens_file: String::new() },
             tls: TlsForm { certificate: String::new(), key: String::new(), client_ca: String::new() },
@@ -298,6 +312,12 @@ impl Settings {
     /// Files of the tails to serve.
     pub fn tails(&self) -> &[String] {
         &self.form.tails
+    }
+
+    /// What the tails may keep of streams.
+    pub fn streams(&self) -> StreamLimits {
+        let StreamsForm { max_streams, max_bytes, idle_timeout_ms } = self.form.streams;
+        StreamLimits { max_streams, max_bytes, idle_timeout: Duration::from_millis(idle_timeout_ms) }
     }
 
     /// Files of the profiles that frames may name.

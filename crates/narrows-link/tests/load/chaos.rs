@@ -8,23 +8,14 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use super::starvation::{Metronome, Stretch};
 use narrows_link::{
     Backoff, Call, Client, Options,
     emulator::{Fault, Faults, Proxy, ProxyOptions},
 };
-
-/// An address where nobody listens, nor will: its port is below those that systems give out, so that
-/// a server which leaves it can come back.
-pub fn quiet_address() -> SocketAddr {
-    let first = 10_000 + (std::process::id() % 1000) as u16 * 20;
-    (first..first + 20)
-        .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
-        .find(|&address| std::net::TcpListener::bind(address).is_ok())
-        .expect("one of twenty ports is free")
-}
 
 /// What is to be done.
 #[derive(Clone, Copy)]
@@ -35,7 +26,7 @@ pub struct Chaos {
     pub faults: u64,
     pub clients: usize,
     pub deadline: Duration,
-    /// How long after its deadline a request may end: what a busy machine takes.
+    /// How long after its deadline a request may end, the time not counted in which the machine did not let its thread run.
     pub grace: Duration,
     pub seed: u64,
 }
@@ -48,8 +39,11 @@ pub struct Outcome {
     pub failed: AtomicU64,
     pub wrong: AtomicU64,
     pub late: AtomicU64,
+    /// Late by the clock: a machine that does not run a thread cannot end its request.
+    pub late_by_clock: AtomicU64,
     pub attempts: AtomicU64,
-    pub slowest: Mutex<Duration>,
+    /// The slowest by the clock, and without the time in which its thread was not let run.
+    pub slowest: Mutex<(Duration, Duration)>,
     pub kills: u64,
     /// In the order of [`Fault::ALL`].
     pub faults: [u64; 5],
@@ -67,12 +61,12 @@ pub fn chaos<S>(
     let faults = Faults::new(&Fault::ALL, 0.5, 100_000, chaos.seed).expect("faults");
     let options = ProxyOptions { faults: Some(faults), ..ProxyOptions::default() };
     let proxy = Proxy::with(server, options).expect("a proxy");
-    let done = AtomicBool::new(false);
+    let (done, metronome) = (AtomicBool::new(false), Metronome::start());
     let mut kills = 0;
     thread::scope(|scope| {
         for number in 0..chaos.clients as u64 {
-            let (outcome, done, proxy) = (&outcome, &done, &proxy);
-            scope.spawn(move || one_client(proxy.local_addr(), chaos, number, outcome, done));
+            let (outcome, done, proxy, metronome) = (&outcome, &done, proxy.local_addr(), &metronome);
+            scope.spawn(move || one_client(proxy, chaos, number, outcome, done, metronome));
         }
         let mut victim = start(server);
         let mut pause = Duration::from_millis(30);
@@ -99,7 +93,14 @@ pub fn chaos<S>(
     outcome
 }
 
-fn one_client(proxy: SocketAddr, chaos: Chaos, number: u64, outcome: &Outcome, done: &AtomicBool) {
+fn one_client(
+    proxy: SocketAddr,
+    chaos: Chaos,
+    number: u64,
+    outcome: &Outcome,
+    done: &AtomicBool,
+    metronome: &Metronome,
+) {
     let options = Options {
         connect_timeout: Duration::from_millis(300),
         request_timeout: chaos.deadline,
@@ -115,9 +116,9 @@ fn one_client(proxy: SocketAddr, chaos: Chaos, number: u64, outcome: &Outcome, d
         }
         let payload: Vec<u8> =
             (0..(nth % 7) * 6000 + 10).map(|i| (i.wrapping_mul(31) ^ nth ^ number << 4) as u8).collect();
-        let start = Instant::now();
+        let stretch = Stretch::begin();
         let ended = client.call(Call::new("reverse", &payload));
-        let took = start.elapsed();
+        let (took, own) = stretch.end(metronome);
         nth += 1;
         let count = match ended {
             Ok(answer) if answer.payload.iter().rev().eq(&payload) => {
@@ -128,10 +129,10 @@ fn one_client(proxy: SocketAddr, chaos: Chaos, number: u64, outcome: &Outcome, d
             Err(_) => &outcome.failed,
         };
         count.fetch_add(1, Ordering::Relaxed);
-        if took > chaos.deadline + chaos.grace {
-            outcome.late.fetch_add(1, Ordering::Relaxed);
+        for (time, late) in [(took, &outcome.late_by_clock), (own, &outcome.late)] {
+            late.fetch_add(u64::from(time > chaos.deadline + chaos.grace), Ordering::Relaxed);
         }
         let mut slowest = outcome.slowest.lock().unwrap_or_else(PoisonError::into_inner);
-        *slowest = took.max(*slowest);
+        *slowest = (took.max(slowest.0), own.max(slowest.1));
     }
 }

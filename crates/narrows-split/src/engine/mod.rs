@@ -30,7 +30,7 @@ pub trait Backend: Send + Sync {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Optimisation {
     /// Rewrites that keep every bit: head and tail give together the bits of the whole. This is ONNX Runtime's level of that
-    /// name but for one rewrite.
+    /// name but for two rewrites.
     #[default]
     Basic,
     /// Every rewrite, fused kernels included: faster, and sums come out in another order. Head and tail are within 1e-4 of

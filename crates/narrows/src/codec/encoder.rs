@@ -237,9 +237,8 @@ impl Encoder {
             CoderChoice::Tans { state_bits } => {
                 plan.set_order_0(CoderChoice::tans(state_bits, &self.counts), natural, &self.counts, target);
             }
-            CoderChoice::Auto | CoderChoice::Rans => {
-                plan.set_order_0(Coder::Rans, natural, &self.counts, target);
-            }
+            CoderChoice::Auto => plan.set_free_order_0(natural, &self.counts, target),
+            CoderChoice::Rans => plan.set_order_0(Coder::Rans, natural, &self.counts, target),
         }
         let with_contexts = matches!(options.coder, CoderChoice::Auto | CoderChoice::Rans)
             && match options.layout {

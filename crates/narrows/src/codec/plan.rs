@@ -1,6 +1,6 @@
 //! A plan for one stream: its model and arrangement, and what it will cost, before a symbol is coded.
 
-use super::options::Target;
+use super::options::{CoderChoice, Target};
 use crate::bits::width_of;
 use crate::cpu::Path;
 use crate::frame::stream::{Coder, Order, write_directory, write_form, write_model};
@@ -17,9 +17,15 @@ use crate::tans;
 /// Bytes that a lane adds to its chunk on average: a first state of 4 bytes, of which 8 bits are
 /// information (a state is spread over `2^16..2^32` evenly in its logarithm).
 const BYTES_PER_LANE: f64 = 3.0;
+/// Bytes that a bit stream of tANS adds: half a byte of padding, and about 2 bytes of length.
+const BYTES_PER_STREAM: f64 = 2.5;
 /// Chunks that a processor decodes side by side, and rows that make one worth its bytes, for [`Target::Speed`].
 const SIDE_BY_SIDE: usize = 4;
-const SPEEDY_ROWS: usize = 64;
+const SPEEDY_ROWS: usize = 32;
+/// tANS states for [`Target::Speed`], log2: as many as registers hold on every path.
+const SPEEDY_STATE_BITS: u32 = 6;
+/// How many times the bytes of rANS they may take.
+const SPEEDY_BYTES: f64 = 1.025;
 /// Bits of a table entry, for deciding which classes to merge before tables exist.
 const BITS_PER_ENTRY: f64 = 4.5;
 
@@ -98,6 +104,21 @@ impl Plan {
         self.counts.extend_from_slice(counts);
         self.fit_tables();
         self.arrange(target);
+    }
+
+    /// One table for all symbols, and the coder that suits the target: rANS, or for [`Target::Speed`] tANS where that costs
+    /// little. Its row is two or three look-ups, and decodes about twice as fast on every path.
+    pub(crate) fn set_free_order_0(&mut self, order: Order, counts: &[u32], target: Target) {
+        self.set_order_0(Coder::Rans, order, counts, target);
+        let tans = CoderChoice::tans(SPEEDY_STATE_BITS, counts);
+        if target != Target::Speed || tans != (Coder::Tans { state_bits: SPEEDY_STATE_BITS }) {
+            return;
+        }
+        let most = SPEEDY_BYTES * self.bytes();
+        self.set_order_0(tans, order, counts, target);
+        if self.bytes() > most {
+            self.set_order_0(Coder::Rans, order, counts, target);
+        }
     }
 
     /// Neighbour contexts over plane order; `symbols` are in row-major order.
@@ -216,7 +237,7 @@ impl Plan {
     /// Choose lanes and chunks for a payload of this size.
     fn arrange(&mut self, target: Target) {
         let payload = self.symbol_bits / 8.0;
-        let affordable = (payload * target.overhead() / BYTES_PER_LANE) as usize;
+        let affordable = (payload * target.overhead() / self.bytes_per_lane()) as usize;
         let least = match payload as usize {
             0..100 => 1,
             100..400 => 2,
@@ -238,6 +259,8 @@ impl Plan {
             Target::Size | Target::Latency => 1,
         };
         let chunks = (affordable / most).max(side_by_side);
+        // Beyond one set of chunks decoded side by side, whole sets.
+        let chunks = if chunks > SIDE_BY_SIDE { chunks / SIDE_BY_SIDE * SIDE_BY_SIDE } else { chunks };
         let (count, positions, line) = (self.rows.count(), self.rows.positions(), self.rows.line());
         let groups = count.div_ceil(positions.max(1));
         self.chunk_rows = if chunks <= groups {
@@ -246,6 +269,15 @@ impl Plan {
             (positions / line).div_ceil(chunks.div_ceil(groups)) * line
         }
         .clamp(1, count.max(1));
+    }
+
+    fn bytes_per_lane(&self) -> f64 {
+        match self.coder {
+            Coder::Tans { state_bits } => {
+                f64::from(state_bits) / 8.0 + BYTES_PER_STREAM / tans::LANES_PER_STREAM as f64
+            }
+            _ => BYTES_PER_LANE,
+        }
     }
 
     /// Chunks.
@@ -272,10 +304,9 @@ impl Plan {
             Coder::Tans { state_bits } => {
                 let lanes = self.lanes_in_all_chunks() as f64;
                 let streams = (lanes / tans::LANES_PER_STREAM as f64).ceil();
-                // A lane's first state, of which the last bit or so is information; half a byte of padding
-                // and about 2 bytes of length for each bit stream.
+                // A lane's first state, of which the last bit or so is information.
                 let states = lanes * f64::from(state_bits) / 8.0;
-                2.0 + self.model_bytes.len() as f64 + payload + states + 2.5 * streams
+                2.0 + self.model_bytes.len() as f64 + payload + states + BYTES_PER_STREAM * streams
             }
         }
     }

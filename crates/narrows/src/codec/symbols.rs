@@ -11,6 +11,7 @@ use crate::frame::stream::{Coder, Expected, Order};
 use crate::layout::Planes;
 use crate::model::tally::Tally;
 use crate::quantize::MAX_LEVELS;
+use crate::simd::for_paths;
 
 /// What both ends know of a sequence of symbols: how many of how many kinds, and how they lie.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +82,7 @@ impl SymbolEncoder {
         Self { target, ..Self::default() }
     }
 
-    /// The same encoder with this coder; `Auto`, the default, is rANS or, where that is smaller, packing.
+    /// The same encoder with this coder; see [`CoderChoice`] for `Auto`, the default.
     /// Symbols that are all the same take two or three bytes with any.
     ///
     /// # Errors
@@ -121,7 +122,7 @@ impl SymbolEncoder {
         if value != bound {
             return Err(Error::Shape { what: "number of symbols", value, bound });
         }
-        let largest = symbols.iter().fold(0, |largest, &symbol| symbol.max(largest));
+        let largest = largest(self.path, symbols);
         if usize::from(largest) >= alphabet {
             let (value, bound) = (usize::from(largest), alphabet - 1);
             return Err(Error::Shape { what: "largest symbol", value, bound });
@@ -152,6 +153,7 @@ impl SymbolEncoder {
                 plan.set_neighbours(*path, symbols, &planes, alphabet, *target);
                 plan.rows.gather(*path, &planes, symbols, coded);
             }
+            (CoderChoice::Auto, Order::Natural(_)) => plan.set_free_order_0(natural, counts, *target),
             _ => plan.set_order_0(Coder::Rans, natural, counts, *target),
         }
         let packed = 1 + (symbols.len() * width_of(alphabet) as usize).div_ceil(8);
@@ -159,6 +161,16 @@ impl SymbolEncoder {
             plan.set_packed(natural, alphabet);
         }
     }
+}
+
+#[inline(always)]
+fn largest_plain(symbols: &[u8]) -> u8 {
+    symbols.iter().fold(0, |largest, &symbol| symbol.max(largest))
+}
+
+for_paths! {
+    /// The largest symbol; 0 if there is none.
+    fn largest(symbols: &[u8]) -> u8 = largest_plain
 }
 
 /// Undoes [`SymbolEncoder`]; keeps its buffers. Safe on any bytes.

@@ -19,7 +19,7 @@ pub const VERSION: u8 = 1;
 pub(crate) const CHECKSUM_BYTES: usize = 4;
 
 /// CRC-32C (Castagnoli) of `bytes`.
-fn checksum(bytes: &[u8]) -> u32 {
+pub(crate) fn checksum(bytes: &[u8]) -> u32 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
 }
 

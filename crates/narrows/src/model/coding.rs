@@ -16,22 +16,22 @@ const EXPONENT_LIMIT: u32 = 15;
 
 /// Mantissa bits that pay for themselves: `4^-m * n / 33` bits are lost for `n` symbols and `m * entries`
 /// spent, which is least where `4^m = n / (24 * entries)`, about.
-pub(crate) fn mantissa_bits(symbols: usize, entries: usize) -> u32 {
+pub fn mantissa_bits(symbols: usize, entries: usize) -> u32 {
     let ratio = symbols as f64 / (24.0 * entries.max(1) as f64);
     if ratio <= 1.0 { 0 } else { ((ratio.log2() / 2.0).round() as u32).min(MAX_MANTISSA) }
 }
 
 /// What weights are scaled to, and how finely they are kept.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Scale {
+pub struct Scale {
     /// log2 of the sum of a table's frequencies.
-    pub(crate) bits: u32,
+    pub bits: u32,
     /// Bits kept below a weight's leading one.
-    pub(crate) mantissa: u32,
+    pub mantissa: u32,
 }
 
 /// `count` out of `total`, scaled to `2^bits` and rounded to `mantissa` bits; positive if `count` is.
-pub(crate) fn weight(count: u32, total: u64, Scale { bits, mantissa }: Scale) -> u32 {
+pub fn weight(count: u32, total: u64, Scale { bits, mantissa }: Scale) -> u32 {
     if count == 0 {
         return 0;
     }
@@ -48,7 +48,7 @@ pub(crate) fn weight(count: u32, total: u64, Scale { bits, mantissa }: Scale) ->
 
 /// Write the weights of `tables` tables (`weights` holds one after the other), made by [`weight`] with
 /// the same scale.
-pub(crate) fn write(weights: &[u32], tables: usize, scale: Scale, bits: &mut BitWriter<'_>) {
+pub fn write(weights: &[u32], tables: usize, scale: Scale, bits: &mut BitWriter<'_>) {
     let alphabet = weights.len() / tables;
     let Scale { bits: probability_bits, mantissa } = scale;
     let length = |&rice: &u32| exponents_length(weights, alphabet, probability_bits, rice);
@@ -85,18 +85,38 @@ pub(crate) fn read(
     probability_bits: u32,
     weights: &mut Vec<u32>,
 ) -> Result<(), (usize, &'static str)> {
+    let count = tables.len();
+    read_weights(bits, count, alphabet, probability_bits, weights)?;
+    for (index, (table, weights)) in tables.iter_mut().zip(weights.chunks_exact(alphabet)).enumerate() {
+        table.normalize(weights, probability_bits).map_err(|what| (index, what))?;
+    }
+    Ok(())
+}
+
+/// Read the weights of `tables` tables that [`write`] wrote, one table after the other.
+///
+/// # Errors
+/// The table that is not one, and what is wrong with it.
+pub fn read_weights(
+    bits: &mut BitReader<'_>,
+    tables: usize,
+    alphabet: usize,
+    probability_bits: u32,
+    weights: &mut Vec<u32>,
+) -> Result<(), (usize, &'static str)> {
     let ended = |table| (table, "its bits end early");
     let mantissa = bits.take(MANTISSA_WIDTH).ok_or(ended(0))?;
     let rice = bits.take(RICE_WIDTH).ok_or(ended(0))?;
-    for (index, table) in tables.iter_mut().enumerate() {
-        weights.clear();
-        weights.resize(alphabet, 0);
+    weights.clear();
+    for index in 0..tables {
+        let start = weights.len();
+        weights.resize(start + alphabet, 0);
         let last = bits.take(width_of(alphabet)).ok_or(ended(index))? as usize;
         if last >= alphabet {
             return Err((index, "its last symbol is outside the alphabet"));
         }
         let mut before = probability_bits;
-        for w in &mut weights[..=last] {
+        for w in &mut weights[start..=start + last] {
             let mut difference = 0;
             while bits.take(1).ok_or(ended(index))? == 1 {
                 difference += 1;
@@ -116,7 +136,6 @@ pub(crate) fn read(
                 *w = (1 << kept | below) << (before - 1 - kept);
             }
         }
-        table.normalize(weights, probability_bits).map_err(|what| (index, what))?;
     }
     Ok(())
 }

@@ -1,13 +1,13 @@
 //! What is known of the next symbol before it is coded: frequency tables, and what chooses among them.
 
 pub(crate) mod bins;
-pub(crate) mod coding;
+pub mod coding;
 pub(crate) mod context;
 pub(crate) mod histogram;
 pub(crate) mod lengths;
 mod log2;
 pub(crate) mod neighbours;
-pub(crate) mod table;
+pub mod table;
 pub(crate) mod tally;
 
 pub(crate) use context::{Classes, Context, chunks};

@@ -34,7 +34,10 @@ impl Table {
     /// is symbol 0 itself). Otherwise what lacks is added to the largest frequency (the first of
     /// equals); what exceeds is taken from the largest, again and again, at most half of it (rounded
     /// up) at a time.
-    pub(crate) fn normalize(&mut self, weights: &[u32], bits: u32) -> Result<(), &'static str> {
+    ///
+    /// # Errors
+    /// No weight, or more of them than `2^bits`.
+    pub fn normalize(&mut self, weights: &[u32], bits: u32) -> Result<(), &'static str> {
         debug_assert!(weights.len() >= 2 && weights.len() <= MAX_ALPHABET && bits <= 14);
         let total: u64 = weights.iter().map(|&w| u64::from(w)).sum();
         if total == 0 {

@@ -11,22 +11,24 @@ use super::simd::avx512::Avx512;
 use super::simd::neon::Neon;
 use super::simd::portable::Portable;
 use super::simd::{Simd, Step};
-use super::tables::{self, DecodeTables, EncodeTables, Kernel};
+use super::tables::{self, DecodeTables, EncodeTables, Kernel, LookUps};
 use super::walk::{self, Walk};
 use super::{MAX_LANES, Symbol, decoding, encoding, few};
 use crate::cpu::Path;
 use crate::layout::Rows;
 use crate::model::{Model, chunks};
 
-/// Call `$call::<LEVELS, CLASS_BITS>(...)` with the bits of a kernel.
+/// Call `$call::<LEVELS, CLASS_BITS>(...)` with the bits of a kernel; `$of_slots` are the levels of [`Kernel::OfSlots`].
 macro_rules! with_bits {
-    ($kernel:expr, $coder:ident . $call:ident :: <_, _> ( $($argument:expr),* )) => {
+    ($kernel:expr, $of_slots:literal, $coder:ident . $call:ident :: <_, _> ( $($argument:expr),* )) => {
         match $kernel {
             Kernel::Of8 => $coder.$call::<3, 0>($($argument),*),
             Kernel::Of16 => $coder.$call::<4, 0>($($argument),*),
             Kernel::Of32 => $coder.$call::<5, 0>($($argument),*),
             Kernel::Of64 => $coder.$call::<6, 0>($($argument),*),
             Kernel::Of256 => $coder.$call::<8, 0>($($argument),*),
+            // Encoders know the symbol.
+            Kernel::OfSlots => $coder.$call::<$of_slots, 0>($($argument),*),
             Kernel::Of8In8 => $coder.$call::<3, 3>($($argument),*),
             Kernel::Of16In4 => $coder.$call::<4, 2>($($argument),*),
             Kernel::Of16In8 => $coder.$call::<4, 3>($($argument),*),
@@ -155,19 +157,21 @@ impl ChunkEncoder {
             let symbols;
             (symbols, coded) = coded.split_at(rows.range(&chunk).len());
             let states = reference::encode_chunk(symbols, rows, &chunk, model, &mut self.words);
-            output.append(states[..rows.width(chunk.start)].iter().copied(), self.words.iter().copied());
+            let states = states[..rows.width(chunk.start)].iter().copied();
+            let places = output.append(states, self.words.len()).as_chunks_mut().0;
+            places.iter_mut().zip(&self.words).for_each(|(place, word)| *place = word.to_le_bytes());
         }
     }
 }
 
 impl Output<'_> {
-    fn append(&mut self, states: impl Iterator<Item = u32>, words: impl ExactSizeIterator<Item = u16>) {
-        self.lengths.push(words.len() as u32);
+    /// Append a chunk's first states; gives the room for its words.
+    fn append(&mut self, states: impl Iterator<Item = u32>, words: usize) -> &mut [u8] {
+        self.lengths.push(words as u32);
         states.for_each(|state| self.payload.extend_from_slice(&state.to_le_bytes()));
         let start = self.payload.len();
-        self.payload.resize(start + 2 * words.len(), 0);
-        let places = self.payload[start..].as_chunks_mut().0;
-        places.iter_mut().zip(words).for_each(|(place, word)| *place = word.to_le_bytes());
+        self.payload.resize(start + 2 * words, 0);
+        &mut self.payload[start..]
     }
 }
 
@@ -185,8 +189,8 @@ fn encode_with<S: Simd>(
     model: &Model,
     output: &mut Output<'_>,
 ) {
-    tables.set(model, bank_bits::<S>(stream.run.rows));
-    with_bits!(tables.basis.kernel, stream.encode::<_, _>(simd, tables, output));
+    tables.set(model, look_ups::<S>(stream.run.rows));
+    with_bits!(tables.basis.kernel, 8, stream.encode::<_, _>(simd, tables, output));
 }
 
 impl EncodeStream<'_> {
@@ -258,7 +262,9 @@ impl<R: Iterator<Item = Range<usize>>, const LEVELS: u32, const CLASS_BITS: u32>
         }
         encoding::encode_rows::<_, LEVELS, CLASS_BITS, CHUNKS>(simd, tables, &mut parts, common);
         for (part, range) in parts.iter().zip(&ranges) {
-            output.append(part.states(rows.width(range.start)), part.words().iter().rev().copied());
+            let words = part.words();
+            let room = output.append(part.states(rows.width(range.start)), words.len());
+            simd.vectorize(encoding::Reversed { words, room });
         }
         CHUNKS
     }
@@ -352,8 +358,8 @@ fn decode_with<S: Simd>(
     tables: &mut DecodeTables,
     model: &Model,
 ) -> bool {
-    tables.set(model, bank_bits::<S>(stream.run.rows));
-    with_bits!(tables.basis.kernel, stream.decode::<_, _>(simd, tables))
+    tables.set(model, look_ups::<S>(stream.run.rows));
+    with_bits!(tables.basis.kernel, 14, stream.decode::<_, _>(simd, tables))
 }
 
 impl DecodeStream<'_> {
@@ -430,9 +436,9 @@ impl<R: Iterator<Item = Range<usize>>, const LEVELS: u32, const CLASS_BITS: u32>
     }
 }
 
-/// Bits of the tables to keep in registers: none for few lanes, which are coded without vectors.
-fn bank_bits<S: Simd>(rows: &Rows) -> u32 {
-    if rows.lanes() > few::MOST { S::BANK_BITS } else { 0 }
+/// What rows are coded with: no vectors where lanes are few.
+fn look_ups<S: Simd>(rows: &Rows) -> LookUps {
+    if rows.lanes() > few::MOST { LookUps::of::<S>(rows.symbols()) } else { LookUps::PLAIN }
 }
 
 /// Rows from the first on that are full in all chunks.

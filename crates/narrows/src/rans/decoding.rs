@@ -16,10 +16,10 @@
 //! What bounds it, at 16 symbols on AVX-512 (two vector ports, Sapphire Rapids): about 30 operations a row, so 15 cycles;
 //! measured 22 with four chunks in lock-step; one alone (measured with 4 symbols: 54) waits for its own last row.
 
-use super::LOWER_BOUND;
 use super::simd::{ByteRow, Job, Row, Simd, WINDOW, for_each_chunk};
 use super::tables::{DecodeTables, Place};
 use super::walk::Walk;
+use super::{LOWER_BOUND, MAX_LANES};
 
 /// The words of a chunk, in windows that are whole even at their end.
 pub(super) struct Words<'a> {
@@ -155,7 +155,8 @@ impl<const LEVELS: u32, const CLASS_BITS: u32, const CHUNKS: usize, const FITTIN
     fn run<S: Simd>(self, simd: S) -> usize {
         let Self { tables, chunks, count: rows } = self;
         let decoder = RowDecoder::<S, LEVELS, CLASS_BITS, FITTING>::new(simd, tables);
-        let active = simd.first(chunks[0].walk.width);
+        // Several chunks are full, which saves them the mask.
+        let active = simd.first(if CHUNKS > 1 { MAX_LANES } else { chunks[0].walk.width });
         let mut lanes = [Lanes { low: simd.splat(0), high: simd.splat(0), left: simd.splat(0) }; CHUNKS];
         let mut walks = [chunks[0].walk; CHUNKS];
         let mut taken = [0; CHUNKS];
@@ -259,6 +260,7 @@ struct RowDecoder<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const F
     boundaries: [S::Bank; 8],
     scaled: S::Bank,
     cumulative: S::Bank,
+    low_bytes: S::LowBytes,
     class_of_bin: S::Bytes,
     bin_shift: S::Shift,
     class_shift: S::Shift,
@@ -288,6 +290,7 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
             ],
             scaled: bank(&tables.scaled, CLASS_BITS + LEVELS),
             cumulative: bank(&tables.cumulative, CLASS_BITS + LEVELS),
+            low_bytes: simd.low_bytes(&tables.low_bytes.0),
             class_of_bin: simd.bytes(&tables.basis.class_of_bin),
             bin_shift: simd.shift(tables.basis.bin_shift),
             class_shift: simd.shift(LEVELS),
@@ -307,10 +310,10 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
         let (simd, Lanes { low, high, left }) = (self.simd, lanes);
         let class = self.classes(walk, left, coded);
         let slot = simd.and(low, self.slot_mask);
-        let (symbol, scaled, c) = self.find(class, slot);
+        let (symbol, scaled, offset) = self.find(class, slot);
         store_at::<S, FITTING>(simd, symbol, coded, walk.start);
         let above = simd.mul_high(scaled, simd.sub(low, slot));
-        let rest = simd.add(above, simd.sub(slot, c));
+        let rest = simd.add(above, offset);
         let (low, high) = simd.mul_add(high, scaled, rest, self.one);
         let (low, high, count) = simd.refill(low, high, active, words);
         (Lanes { low, high, left: symbol }, count)
@@ -333,13 +336,18 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
         simd.look_up_byte(&self.class_of_bin, simd.shift_right(sum, self.bin_shift))
     }
 
-    /// The symbol of each slot, `f << (16 - b)` and `c`.
+    /// The symbol of each slot, `f << (16 - b)` and `slot - c`.
     #[inline(always)]
     fn find(&self, class: S::Lanes, slot: S::Lanes) -> (S::Lanes, S::Lanes, S::Lanes) {
         let simd = self.simd;
         let tables = self.tables;
         let index_bits = CLASS_BITS + LEVELS;
         let place = const { Place::of(CLASS_BITS + LEVELS, S::BANK_BITS) };
+        if matches!(place, Place::Slots) {
+            // As below.
+            let Some(steps) = &tables.steps else { return (slot, slot, slot) };
+            return simd.look_up_step(steps, &self.low_bytes, slot);
+        }
         let index = if matches!(place, Place::Memory) {
             // Without them there are no rows to decode: the model was not set.
             let Some(slots) = &tables.slots else { return (slot, slot, slot) };
@@ -355,7 +363,7 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
             simd.look_up_pair(pairs, index)
         };
         let symbol = if CLASS_BITS == 0 { index } else { simd.and(index, simd.splat((1 << LEVELS) - 1)) };
-        (symbol, scaled, c)
+        (symbol, scaled, simd.sub(slot, c))
     }
 
     /// `class << LEVELS | symbol`, bit by bit.

@@ -1,6 +1,8 @@
 //! A model's tables in the shapes that the lane algorithms look things up in; made once for each model.
 
-use super::simd::{BANK, MOST_BITS, Pairs, Ratios, Slots, WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, ratio};
+use super::simd::{
+    BANK, LowBytes, MOST_BITS, Pairs, Ratios, Simd, Slots, Steps, WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, ratio,
+};
 use crate::model::{Context, Model, Table};
 
 /// For how many symbols and classes a row is compiled; an index is `class << levels | symbol`.
@@ -16,6 +18,8 @@ pub(super) enum Kernel {
     Of64,
     /// Up to 256 symbols.
     Of256,
+    /// Up to 256 symbols, decoded without asking for the symbol first: the slot is the index.
+    OfSlots,
     /// Up to 8 symbols in up to 8 classes.
     Of8In8,
     /// Up to 16 symbols in up to 4 classes.
@@ -52,6 +56,7 @@ impl Kernel {
             Self::Of32 => (5, 0),
             Self::Of64 => (6, 0),
             Self::Of256 => (WIDE_SYMBOL_BITS, 0),
+            Self::OfSlots => (MOST_BITS, 0),
             Self::Of8In8 => (3, 3),
             Self::Of16In4 => (4, 2),
             Self::Of16In8 => (4, 3),
@@ -75,11 +80,15 @@ pub(super) enum Place {
     Both,
     /// Everything in memory.
     Memory,
+    /// Everything in memory, by slot instead of by symbol.
+    Slots,
 }
 
 impl Place {
     pub(super) const fn of(index_bits: u32, bank_bits: u32) -> Self {
-        if index_bits <= bank_bits {
+        if index_bits == MOST_BITS {
+            Self::Slots
+        } else if index_bits <= bank_bits {
             Self::Registers
         } else if index_bits == bank_bits + 1 {
             Self::Both
@@ -95,6 +104,28 @@ pub(super) fn covers(model: &Model) -> bool {
     !matches!(model.context, Context::Segments { .. }) && alphabet <= 1 << WIDE_SYMBOL_BITS
 }
 
+/// What looks things up, and how much that is worth preparing for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LookUps {
+    /// Bits of the largest [`Bank`] to be kept in registers; 0 if nothing is to be.
+    pub(super) bank_bits: u32,
+    /// Whether large alphabets are looked up by slot.
+    pub(super) by_slot: bool,
+}
+
+impl LookUps {
+    /// Nothing kept in registers: code without vectors.
+    pub(super) const PLAIN: Self = Self { bank_bits: 0, by_slot: false };
+
+    /// Those of a backend, for this many symbols.
+    pub(super) fn of<S: Simd>(symbols: usize) -> Self {
+        Self { bank_bits: S::BANK_BITS, by_slot: S::LOOKS_UP_STEPS && symbols >= BY_SLOT_FROM }
+    }
+}
+
+/// Symbols that are worth an entry for each slot: about as many as there are slots.
+const BY_SLOT_FROM: usize = 1 << MOST_BITS;
+
 /// What is made of a model for either direction, and which model that was.
 pub(super) struct Basis {
     pub(super) kernel: Kernel,
@@ -103,7 +134,7 @@ pub(super) struct Basis {
     /// The class of each bin of a neighbours' sum, and by how much a sum is shifted down to its bin.
     pub(super) class_of_bin: [u8; 64],
     pub(super) bin_shift: u32,
-    bank_bits: u32,
+    look_ups: LookUps,
     context: Context,
     /// The frequencies of all tables; none before the first model.
     frequencies: Vec<u16>,
@@ -116,7 +147,7 @@ impl Default for Basis {
             bits: 0,
             class_of_bin: [0; 64],
             bin_shift: 0,
-            bank_bits: 0,
+            look_ups: LookUps::PLAIN,
             context: Context::None,
             frequencies: Vec::new(),
         }
@@ -124,19 +155,19 @@ impl Default for Basis {
 }
 
 impl Basis {
-    /// Take up a model, for a backend with banks of `bank_bits`; false if nothing changed.
-    fn set(&mut self, model: &Model, bank_bits: u32) -> bool {
+    /// Take up a model, to be looked up like this; false if nothing changed.
+    fn set(&mut self, model: &Model, look_ups: LookUps) -> bool {
         let tables = model.tables();
         let alphabet = tables[0].frequencies().len();
         let same = self.bits == tables[0].bits()
-            && self.bank_bits == bank_bits
+            && self.look_ups == look_ups
             && self.context == model.context
             && self.frequencies.len() == alphabet * tables.len()
             && self.frequencies.chunks_exact(alphabet).zip(tables).all(|(f, table)| f == table.frequencies());
         if same {
             return false;
         }
-        self.bank_bits = bank_bits;
+        self.look_ups = look_ups;
         self.bits = tables[0].bits();
         self.context = model.context.clone();
         self.frequencies.clear();
@@ -176,6 +207,8 @@ pub(super) struct DecodeTables {
     /// As `scaled` in the lower half and `cumulative` in the upper one.
     pub(super) pairs: Option<Box<Pairs>>,
     pub(super) slots: Option<Box<Slots>>,
+    pub(super) steps: Option<Box<Steps>>,
+    pub(super) low_bytes: LowByteTable,
 }
 
 /// Tables to encode with.
@@ -233,6 +266,16 @@ impl Default for Bank {
     }
 }
 
+/// [`LowBytes`] that start as zeros.
+#[derive(Clone, Copy)]
+pub(super) struct LowByteTable(pub(super) LowBytes);
+
+impl Default for LowByteTable {
+    fn default() -> Self {
+        Self([0; _])
+    }
+}
+
 /// Zeros that never lie on the stack.
 #[allow(clippy::unnecessary_box_returns, reason = "arrays of up to 128 KiB")]
 fn zeros<T: Copy + Default, const N: usize>() -> Box<[T; N]> {
@@ -241,12 +284,18 @@ fn zeros<T: Copy + Default, const N: usize>() -> Box<[T; N]> {
 
 impl DecodeTables {
     /// Make the tables of a model that is [covered](covers), unless they are made; see [`Basis::set`].
-    pub(super) fn set(&mut self, model: &Model, bank_bits: u32) {
-        if !self.basis.set(model, bank_bits) {
+    pub(super) fn set(&mut self, model: &Model, look_ups: LookUps) {
+        if !self.basis.set(model, look_ups) {
             return;
         }
+        let LookUps { bank_bits, by_slot } = look_ups;
+        if self.basis.kernel == Kernel::Of256 && by_slot {
+            self.basis.kernel = Kernel::OfSlots;
+            return self.set_steps(&model.tables()[0]);
+        }
         if Place::of(self.basis.kernel.index_bits(), bank_bits) == Place::Memory {
-            self.basis.kernel = Kernel::Of256In8;
+            let one_class = bank_bits > 0 && !self.basis.has_classes();
+            self.basis.kernel = if one_class { Kernel::Of256 } else { Kernel::Of256In8 };
         }
         let (levels, _) = self.basis.kernel.bits();
         let place = Place::of(self.basis.kernel.index_bits(), bank_bits);
@@ -268,6 +317,21 @@ impl DecodeTables {
                 for (index, scaled, c) in indexed {
                     pairs[index] = u32::from(c) << 16 | u32::from(scaled);
                 }
+            }
+        }
+    }
+
+    fn set_steps(&mut self, table: &Table) {
+        let scale = 16 - table.bits();
+        let steps = self.steps.get_or_insert_with(zeros);
+        let ranges = table.frequencies().iter().zip(table.cumulative());
+        for (symbol, (&f, &c)) in ranges.enumerate() {
+            let [low, high] = (f << scale).to_le_bytes();
+            self.low_bytes.0[symbol] = low;
+            let first = u32::from_le_bytes([symbol as u8, high, 0, 0]);
+            let range = usize::from(c)..usize::from(c) + usize::from(f);
+            for (offset, step) in steps[range].iter_mut().enumerate() {
+                *step = (offset as u32) << 16 | first;
             }
         }
     }
@@ -302,10 +366,11 @@ fn set_slots(slots: &mut Slots, class: usize, table: &Table) {
 
 impl EncodeTables {
     /// As [`DecodeTables::set`].
-    pub(super) fn set(&mut self, model: &Model, bank_bits: u32) {
-        if !self.basis.set(model, bank_bits) {
+    pub(super) fn set(&mut self, model: &Model, look_ups: LookUps) {
+        if !self.basis.set(model, look_ups) {
             return;
         }
+        let bank_bits = look_ups.bank_bits;
         if bank_bits == 0 {
             self.basis.kernel = Kernel::Of256In8;
         }

@@ -21,16 +21,20 @@ use crate::cpu::Path;
 /// Fewest lanes for which 32 or 64 at once beat scalar code.
 const LEAST_LANES: usize = 16;
 /// The most bits a state may take, and log2 of the most states, to be run in registers.
-const MOST_BITS: u32 = 7;
+pub const MOST_BITS: u32 = 7;
 
 /// Proof that the processor has what [`Path::Avx2`] needs; a vector is `N` registers.
 #[derive(Clone, Copy)]
-struct Avx2<const N: usize>(());
+pub struct Avx2<const N: usize>(());
 
 impl<const N: usize> Avx2<N> {
     fn new() -> Self {
-        assert!(Path::Avx2.is_available(), "paths are chosen among those available");
-        Self(())
+        Self::proof().expect("paths are chosen among those available")
+    }
+
+    /// The proof, if it holds.
+    pub fn proof() -> Option<Self> {
+        Path::Avx2.is_available().then_some(Self(()))
     }
 }
 

@@ -22,11 +22,11 @@ const LEAST_LANES: usize = 8;
 
 /// Proof that the processor has what [`Path::Avx512`] needs.
 #[derive(Clone, Copy)]
-pub(super) struct Avx512(());
+pub struct Avx512(());
 
 impl Avx512 {
     /// The proof, if it holds.
-    pub(super) fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         Path::Avx512.is_available().then_some(Self(()))
     }
 }

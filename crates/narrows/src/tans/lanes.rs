@@ -5,16 +5,16 @@
 
 /// At least eight bytes: so many can always be loaded at once.
 #[derive(Clone, Copy)]
-pub(crate) struct Payload<'a>(&'a [u8]);
+pub struct Payload<'a>(&'a [u8]);
 
 impl<'a> Payload<'a> {
     /// `bytes`, if there are eight.
-    pub(crate) fn new(bytes: &'a [u8]) -> Option<Self> {
+    pub fn new(bytes: &'a [u8]) -> Option<Self> {
         (bytes.len() >= 8).then_some(Self(bytes))
     }
 
     /// The bytes, eight at least.
-    pub(crate) const fn bytes(self) -> &'a [u8] {
+    pub const fn bytes(self) -> &'a [u8] {
         self.0
     }
 }
@@ -23,7 +23,7 @@ impl<'a> Payload<'a> {
 /// leave out lanes that no chunk has in use: they load as nothing and are not stored.
 ///
 /// Words are unsigned; shifts by 64 or more give 0.
-pub(crate) trait Lanes: Copy {
+pub trait Lanes: Copy {
     /// A byte for each of 64 lanes.
     type Bytes: Copy;
     /// 256 bytes to look up in.

@@ -15,23 +15,21 @@
 #[cfg(test)]
 mod arrays;
 #[cfg(target_arch = "x86_64")]
-mod avx2;
+pub mod avx2;
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+pub mod avx512;
 mod backward;
 mod chunk;
 pub(crate) mod decoding;
 #[cfg(any(test, target_arch = "x86_64", target_arch = "aarch64"))]
 mod encode_rows;
 pub(crate) mod encoding;
-#[cfg(any(test, target_arch = "x86_64", target_arch = "aarch64"))]
-mod lanes;
+pub mod lanes;
 #[cfg(target_arch = "aarch64")]
-mod neon;
-#[cfg(any(test, target_arch = "x86_64", target_arch = "aarch64"))]
-mod rows;
+pub mod neon;
+pub mod rows;
 mod scalar;
-pub(crate) mod spec;
+pub mod spec;
 #[cfg(feature = "stages")]
 pub mod stages;
 #[cfg(test)]
@@ -47,9 +45,9 @@ use spec::Machine;
 /// The largest number of lanes.
 pub const MAX_LANES: usize = 64;
 /// Lanes that share a bit stream.
-pub(crate) const LANES_PER_STREAM: usize = 8;
+pub const LANES_PER_STREAM: usize = 8;
 /// The most bit streams of a chunk.
-pub(crate) const MAX_STREAMS: usize = MAX_LANES / LANES_PER_STREAM;
+pub const MAX_STREAMS: usize = MAX_LANES / LANES_PER_STREAM;
 /// log2 of the least and the largest number of states.
 pub const STATE_BITS: std::ops::RangeInclusive<u32> = 6..=12;
 

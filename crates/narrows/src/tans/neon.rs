@@ -46,7 +46,7 @@ pub(super) fn encode_chunk(
 
 /// Every `AArch64` has these instructions.
 #[derive(Clone, Copy)]
-struct Neon;
+pub struct Neon;
 
 type Four = [uint8x16_t; 4];
 

@@ -15,15 +15,16 @@ use super::{LANES_PER_STREAM, MAX_LANES, MAX_STREAMS, SIDE_BY_SIDE};
 
 /// A machine in registers.
 #[derive(Clone, Copy)]
-pub(crate) struct Tables<L: Lanes> {
+pub struct Tables<L: Lanes> {
     symbols: L::Table,
     bits: L::Table,
     bases: L::Table,
 }
 
 impl<L: Lanes> Tables<L> {
+    /// The registers of this machine.
     #[inline(always)]
-    pub(crate) fn new(lanes: L, states: &ByteStates) -> Self {
+    pub fn new(lanes: L, states: &ByteStates) -> Self {
         Self {
             symbols: lanes.table(&states.symbols),
             bits: lanes.table(&states.bits),
@@ -40,7 +41,7 @@ impl<L: Lanes> Tables<L> {
 /// up, add up and deal out. Without, a row loads its own bits, which takes fewer instructions: better if other
 /// strips fill the wait.
 #[derive(Clone, Copy)]
-pub(crate) struct Strip<L: Lanes, const BITS: u32, const MOST: u32, const AHEAD: bool> {
+pub struct Strip<L: Lanes, const BITS: u32, const MOST: u32, const AHEAD: bool> {
     states: L::Bytes,
     /// The 64 bits each group is at, and the 64 after these.
     near: L::Bytes,
@@ -57,15 +58,44 @@ impl<L: Lanes, const BITS: u32, const MOST: u32, const AHEAD: bool> Strip<L, BIT
     pub(crate) fn new(lanes: L, chunk: &Chunk<'_>, payload: Payload<'_>) -> Self {
         let mut states = [0; MAX_LANES];
         states.iter_mut().zip(chunk.states.0).for_each(|(byte, state)| *byte = state as u8);
-        let at = |bits| words(lanes, chunk.positions.map(|position| position + bits));
-        // Bit streams begin on bytes: these are whole.
-        let (near, far) = (lanes.windows(payload, at(0)), lanes.windows(payload, at(64)));
-        Self { states: lanes.load(&states), near, far, positions: at(Self::LOADED) }
+        Self::at(lanes, &states, chunk.positions, payload)
+    }
+
+    /// Lanes in `states`, whose bit streams go on at these bits of `payload`.
+    #[inline(always)]
+    pub fn at(
+        lanes: L,
+        states: &[u8; MAX_LANES],
+        positions: [u64; MAX_STREAMS],
+        payload: Payload<'_>,
+    ) -> Self {
+        let after = |bits| words(lanes, positions.map(|position| position.wrapping_add(bits)));
+        let (near, far) = if AHEAD {
+            // Bit streams begin on bytes: these are whole.
+            (lanes.windows(payload, after(0)), lanes.windows(payload, after(64)))
+        } else {
+            let none = lanes.load(&[0; MAX_LANES]);
+            (none, none)
+        };
+        Self { states: lanes.load(states), near, far, positions: after(Self::LOADED) }
+    }
+
+    /// The lanes' states, and the bits at which their streams go on; those not in use may be anything.
+    #[inline(always)]
+    pub fn place(&self, lanes: L) -> ([u8; MAX_LANES], [u64; MAX_STREAMS]) {
+        let (mut states, mut bytes, mut positions) = ([0; MAX_LANES], [0; MAX_LANES], [0; MAX_STREAMS]);
+        lanes.store(self.states, &mut states);
+        lanes.store(self.positions, &mut bytes);
+        let (words, _) = bytes.as_chunks();
+        for (position, &word) in positions.iter_mut().zip(words) {
+            *position = u64::from_le_bytes(word).wrapping_sub(Self::LOADED);
+        }
+        (states, positions)
     }
 
     /// Decode one row: the symbols of all lanes.
     #[inline(always)]
-    pub(crate) fn row(&mut self, lanes: L, tables: &Tables<L>, payload: Payload<'_>) -> L::Bytes {
+    pub fn row(&mut self, lanes: L, tables: &Tables<L>, payload: Payload<'_>) -> L::Bytes {
         let counts = lanes.look_up::<BITS>(&tables.bits, self.states);
         let symbols = lanes.look_up::<BITS>(&tables.symbols, self.states);
         self.states = self.take(lanes, tables, payload, counts);
@@ -74,13 +104,7 @@ impl<L: Lanes, const BITS: u32, const MOST: u32, const AHEAD: bool> Strip<L, BIT
 
     /// Decode one row of the lanes whose bytes in `used` are 255; the others stay as they are.
     #[inline(always)]
-    pub(crate) fn row_of(
-        &mut self,
-        lanes: L,
-        tables: &Tables<L>,
-        payload: Payload<'_>,
-        used: L::Bytes,
-    ) -> L::Bytes {
+    pub fn row_of(&mut self, lanes: L, tables: &Tables<L>, payload: Payload<'_>, used: L::Bytes) -> L::Bytes {
         let counts = lanes.and(used, lanes.look_up::<BITS>(&tables.bits, self.states));
         let symbols = lanes.look_up::<BITS>(&tables.symbols, self.states);
         let states = self.take(lanes, tables, payload, counts);
@@ -112,15 +136,9 @@ impl<L: Lanes, const BITS: u32, const MOST: u32, const AHEAD: bool> Strip<L, BIT
     /// Hand the states and positions back.
     #[inline(always)]
     fn keep(&self, lanes: L, chunk: &mut Chunk<'_>) {
-        let mut bytes = [0; MAX_LANES];
-        lanes.store(self.states, &mut bytes);
-        chunk.states.0.iter_mut().zip(bytes).for_each(|(state, byte)| *state = u16::from(byte));
-        lanes.store(self.positions, &mut bytes);
-        let (words, _) = bytes.as_chunks();
-        for (position, &word) in chunk.positions.iter_mut().zip(words) {
-            // Those not in use may be anything.
-            *position = u64::from_le_bytes(word).wrapping_sub(Self::LOADED);
-        }
+        let (states, positions) = self.place(lanes);
+        chunk.states.0.iter_mut().zip(states).for_each(|(state, byte)| *state = u16::from(byte));
+        chunk.positions = positions;
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use narrows::{Calibration, Clip, Element, Elements, Profile, Tensor, TensorView};
 
 use crate::destination::{Destination, Existing};
-use crate::evaluate::{Batch, Half, smallest_agreeing};
+use crate::evaluate::{Batch, End, Half, smallest_agreeing};
 use crate::failure::{Failure, Result};
 use crate::input::{self, Source};
 use crate::options;
@@ -72,7 +72,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<()> {
-    let tail = args.tail.as_deref().map(|tail| Half::read(tail, Half::tail)).transpose()?;
+    let tail = args.tail.as_deref().map(|tail| Half::read(tail, End::Tail)).transpose()?;
     if let (Some(labels), Some(tail)) = (&args.labels, &tail) {
         return table::run(args, labels, tail, &args.features(output)?, output);
     }
@@ -135,7 +135,7 @@ impl Args {
         let bar = output.progress(self.sample.len() as u64, "reading");
         let mut features = Vec::new();
         if let Some(head) = &self.head {
-            let head = Half::read(head, Half::head)?;
+            let head = Half::read(head, End::Head)?;
             for path in &self.sample {
                 let batch = Batch::read(path, head.input_dims(), None)?;
                 bar.set_message("head");

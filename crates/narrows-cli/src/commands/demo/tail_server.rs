@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::failure::{Code, Failure, Result};
@@ -24,8 +24,7 @@ impl TailServer {
     pub fn start(cuts: &[String]) -> Result<Self> {
         let failed =
             |cause: String| Failure::new(Code::TryAgain, "the tail server did not start").because(cause);
-        let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
-        let mut command = Command::new(program);
+        let mut command = crate::command().map_err(|error| failed(error.to_string()))?;
         command.args(["--quiet", "serve", "--until-stdin-ends"]);
         for cut in cuts {
             command.args(["--demo-cut", cut]);

@@ -1,24 +1,24 @@
 //! `narrows serve`.
 
-mod tails;
-
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use narrows_link::{Server, Settings, Tail};
+use narrows_split::Runtime;
 
-use crate::evaluate::{Half, demo_model};
+use crate::engine_args::engine;
+use crate::evaluate::demo_model;
 use crate::failure::{Code, Failure, Result};
 use crate::options::profiles;
 use crate::output::Output;
-use tails::Tails;
+use crate::tails::{Served, Tails};
 
 const EXAMPLES: &str = "\
 Examples:
-  narrows serve --tail halves/tail.onnx
-  narrows serve --tail halves/tail.onnx --listen 0.0.0.0:7000 --http 127.0.0.1:8000
+  narrows serve --tail halves
+  narrows serve --tail halves --tail decoder-halves --listen 0.0.0.0:7000 --http 127.0.0.1:8000
   narrows serve --config serve.toml --set limits.max_connections=64 --set log.format=json
   NARROWS_SERVE_TLS_CERTIFICATE=server.pem NARROWS_SERVE_TLS_KEY=server.key narrows serve --config serve.toml
 
@@ -30,8 +30,8 @@ SIGTERM and Ctrl-C let requests in flight be answered, within limits.drain_timeo
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// A tail made by `narrows split`; several are told apart by the tensor they were cut at
-    #[arg(long, value_name = "FILE")]
+    /// A folder made by `narrows split`, or its tail.onnx; several are told apart by the tensor they were cut at
+    #[arg(long, value_name = "PATH")]
     tail: Vec<PathBuf>,
     /// Where to listen; port 0 takes a free one, the first line printed says which [default: 127.0.0.1:0]
     #[arg(long, value_name = "ADDRESS")]
@@ -42,6 +42,9 @@ pub struct Args {
     /// A profile that frames may name; clients can bring others
     #[arg(long, value_name = "FILE")]
     profile: Vec<PathBuf>,
+    /// What runs the tails: tract, onnxruntime or onnxruntime-all
+    #[arg(long, value_name = "ENGINE", default_value = "tract", value_parser = engine)]
+    engine: Runtime,
     /// Settings, as TOML
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -96,7 +99,8 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     start_log(&settings, output)?;
     let options = settings.server_options().map_err(|error| misconfigured(&error))?;
     let paths: Vec<PathBuf> = settings.profiles().iter().map(PathBuf::from).collect();
-    let tails = Arc::new(Tails::new(halves(args, &settings)?, profiles(&paths)?)?);
+    let tails = Tails::new(tails(args, &settings)?, profiles(&paths)?, settings.streams())?;
+    let tails = Arc::new(if options.batching.budget.is_zero() { tails } else { tails.in_batches() });
     let routes = tails.routes();
 
     let listen = settings.listen().map_err(|error| misconfigured(&error))?;
@@ -144,10 +148,10 @@ fn start_log(settings: &Settings, output: &Output) -> Result<()> {
     Ok(())
 }
 
-fn halves(args: &Args, settings: &Settings) -> Result<Vec<Half>> {
-    let mut halves = Vec::new();
+fn tails(args: &Args, settings: &Settings) -> Result<Vec<Served>> {
+    let mut tails = Vec::new();
     for path in settings.tails() {
-        halves.push(Half::read(Path::new(path), Half::tail)?);
+        tails.push(Served::read(Path::new(path), args.engine)?);
     }
     if !args.demo_cut.is_empty() {
         let model = demo_model()?;
@@ -155,12 +159,12 @@ fn halves(args: &Args, settings: &Settings) -> Result<Vec<Half>> {
             let split = narrows_split::split(&model, cut).map_err(|error| {
                 Failure::model(format!("cannot split the demo network at `{cut}`"), &error)
             })?;
-            halves.push(Half::tail(&split.tail, cut)?);
+            tails.push(Served::new(&split.tail, cut, args.engine)?);
         }
     }
-    if halves.is_empty() {
+    if tails.is_empty() {
         return Err(Failure::usage("there is nothing to serve")
-            .hint("name a tail's file with --tail, or with `tails` in the file of --config"));
+            .hint("name the folder of a split with --tail, or with `tails` in the file of --config"));
     }
-    Ok(halves)
+    Ok(tails)
 }

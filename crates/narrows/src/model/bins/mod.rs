@@ -19,6 +19,8 @@ use super::{Classes, Context};
 const BLOCK: usize = 512;
 /// Counters of alphabets up to 32: 63 bins of 32 symbols.
 const SMALL: usize = 2048;
+/// Alphabets up to this one are counted as if they were as large: then a product is a shift.
+const SPACE: u16 = 16;
 /// Counters of alphabets up to 256: 64 bins of 256 symbols.
 const LARGE: usize = 1 << 14;
 /// Tables that take turns, so that equal neighbours do not wait for each other's count.
@@ -53,7 +55,7 @@ impl BinCounter {
         if path == Path::Reference {
             return self.count_coded(symbols, symbols.rows.count().max(1), alphabet, counts);
         }
-        let index = Index::new(alphabet);
+        let index = Index::spaced(alphabet);
         let mut edges = std::mem::take(&mut self.edges);
         symbols.runs(&mut edges, |run| self.add(path, run, index));
         self.edges = edges;
@@ -110,16 +112,20 @@ impl BinCounter {
 
     /// Move what was counted to `counts`.
     fn finish(&mut self, alphabet: usize, counts: &mut Vec<u32>) {
-        let used = Classes::bins(alphabet) * alphabet;
+        let bins = Classes::bins(alphabet);
         counts.clear();
         if alphabet <= 32 {
-            counts.resize(used, 0);
+            let space = usize::from(Index::spaced(alphabet).alphabet);
+            counts.resize(bins * alphabet, 0);
             for table in &mut self.small {
-                counts.iter_mut().zip(&*table).for_each(|(sum, n)| *sum += n);
-                table[..used].fill(0);
+                let used = &mut table[..bins * space];
+                for (counts, bin) in counts.chunks_exact_mut(alphabet).zip(used.chunks_exact(space)) {
+                    counts.iter_mut().zip(bin).for_each(|(sum, n)| *sum += n);
+                }
+                used.fill(0);
             }
         } else {
-            let large = &mut self.large[..used];
+            let large = &mut self.large[..bins * alphabet];
             counts.extend_from_slice(large);
             large.fill(0);
         }
@@ -150,11 +156,13 @@ fn large(table: &mut [u32; LARGE], run: Run<'_>, index: Index) {
 fn increment(tables: &mut [[u32; SMALL]; TABLES], indices: &[u16]) {
     let [a, b, c, d] = tables;
     let (fours, rest) = indices.as_chunks::<TABLES>();
-    for four in fours {
-        a[four[0] as usize % SMALL] += 1;
-        b[four[1] as usize % SMALL] += 1;
-        c[four[2] as usize % SMALL] += 1;
-        d[four[3] as usize % SMALL] += 1;
+    for &four in fours {
+        // One load for four.
+        let four: u64 = bytemuck::cast(four);
+        a[four as usize % SMALL] += 1;
+        b[(four >> 16) as usize % SMALL] += 1;
+        c[(four >> 32) as usize % SMALL] += 1;
+        d[(four >> 48) as usize % SMALL] += 1;
     }
     rest.iter().for_each(|&k| a[k as usize % SMALL] += 1);
 }
@@ -174,6 +182,11 @@ impl Index {
     /// `bin * alphabet + symbol`.
     pub(super) fn new(alphabet: usize) -> Self {
         Self { shift: Classes::shift(alphabet), alphabet: alphabet as u16 }
+    }
+
+    /// The same with at least [`SPACE`] places for a bin's symbols.
+    fn spaced(alphabet: usize) -> Self {
+        Self { alphabet: (alphabet as u16).max(SPACE), ..Self::new(alphabet) }
     }
 
     #[inline(always)]

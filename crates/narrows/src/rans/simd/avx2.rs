@@ -8,11 +8,13 @@
 
 use std::arch::x86_64::*;
 
+use super::portable::step_by_step;
 use super::{
-    BANK, ByteRow, Job, MOST_BITS, Pairs, RATIO_EXCESS, Ratios, Row, Simd, Slots, Step, WIDE_CLASS_BITS,
-    WIDE_SYMBOL_BITS, WINDOW,
+    BANK, ByteRow, Job, LowBytes, MOST_BITS, Pairs, RATIO_EXCESS, Ratios, Row, Simd, Slots, Step, Steps,
+    WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, WINDOW,
 };
 use crate::cpu::Path;
+use crate::rans::MAX_LANES;
 
 /// Proof that the processor has what [`Path::Avx2`] asks for.
 #[derive(Clone, Copy)]
@@ -155,10 +157,12 @@ impl Simd for Avx2 {
     type Bank = Planes;
     type Bytes = [__m256i; 4];
     type RatioBank = ();
+    type LowBytes = LowBytes;
     /// In the order of [`Avx2::wide`].
     type Ratios = [__m256; 4];
 
     const BANK_BITS: u32 = 5;
+    const LOOKS_UP_STEPS: bool = false;
 
     fn step<T: Step>(self, step: T, left: usize) -> T::Output {
         if left > 1 { step.take::<_, 2>(self) } else { step.take::<_, 1>(self) }
@@ -363,6 +367,23 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn low_bytes(self, bytes: &LowBytes) -> LowBytes {
+        *bytes
+    }
+    #[inline(always)]
+    fn look_up_step(
+        self,
+        steps: &Steps,
+        low_bytes: &LowBytes,
+        slot: Self::Lanes,
+    ) -> (Self::Lanes, Self::Lanes, Self::Lanes) {
+        let mut slots = [0; MAX_LANES];
+        self.store(slot, &mut slots);
+        let (symbol, scaled, offset) = step_by_step(steps, low_bytes, &slots);
+        (self.load(&symbol), self.load(&scaled), self.load(&offset))
+    }
+
+    #[inline(always)]
     fn refill(
         self,
         low: Self::Lanes,
@@ -396,6 +417,7 @@ impl Simd for Avx2 {
         high: Self::Lanes,
         limit: Self::Lanes,
         among: Self::Mask,
+        _: Self::Lanes,
         words: &mut Row,
     ) -> (Self::Lanes, Self::Lanes, usize) {
         let largest = both!(_mm256_max_epu16(high, limit));

@@ -10,8 +10,8 @@ use std::arch::x86_64::*;
 use std::hint::black_box;
 
 use super::{
-    BANK, ByteRow, Job, MOST_BITS, Pairs, RATIO_EXCESS, Ratios, Row, Simd, Slots, Step, WIDE_CLASS_BITS,
-    WIDE_SYMBOL_BITS, WINDOW,
+    BANK, ByteRow, Job, LowBytes, MOST_BITS, Pairs, RATIO_EXCESS, Ratios, Row, Simd, Slots, Step, Steps,
+    WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, WINDOW,
 };
 use crate::cpu::Path;
 
@@ -41,9 +41,9 @@ fn run<J: Job>(simd: Avx512, job: J) -> J::Output {
     job.run(simd)
 }
 
-/// Bytes `first, first + step, ...`, each followed by a byte that is not used.
+/// Bytes `first, first + step, ...`, each followed by the last of 64.
 const fn every_other(first: u8, step: i8) -> [u8; 64] {
-    let mut bytes = [0; 64];
+    let mut bytes = [63; 64];
     let mut at = 0;
     while at < 32 {
         bytes[2 * at] = first.wrapping_add_signed(step * at as i8);
@@ -119,10 +119,12 @@ impl Simd for Avx512 {
     type Bank = [__m512i; BANK / 32];
     type Bytes = __m512i;
     type RatioBank = [__m512; 2];
+    type LowBytes = [__m512i; 4];
     /// Of the even and of the odd lanes.
     type Ratios = [__m512; 2];
 
     const BANK_BITS: u32 = 7;
+    const LOOKS_UP_STEPS: bool = true;
 
     fn step<T: Step>(self, step: T, left: usize) -> T::Output {
         match left {
@@ -163,8 +165,7 @@ impl Simd for Avx512 {
         let order = self.constant(&REVERSED);
         // The pointer is to 32 bytes.
         intrinsics! {
-            let symbols = _mm512_castsi256_si512(_mm256_loadu_si256(row.as_ptr().cast()));
-            _mm512_maskz_permutexvar_epi8(0x5555_5555_5555_5555, order, symbols)
+            _mm512_permutexvar_epi8(order, _mm512_zextsi256_si512(_mm256_loadu_si256(row.as_ptr().cast())))
         }
     }
     #[inline(always)]
@@ -324,6 +325,37 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn low_bytes(self, bytes: &LowBytes) -> [__m512i; 4] {
+        let parts = bytes.as_chunks::<64>().0;
+        [self.bytes(&parts[0]), self.bytes(&parts[1]), self.bytes(&parts[2]), self.bytes(&parts[3])]
+    }
+    #[inline(always)]
+    fn look_up_step(
+        self,
+        steps: &Steps,
+        low_bytes: &[__m512i; 4],
+        slot: __m512i,
+    ) -> (__m512i, __m512i, __m512i) {
+        // The pointers are to entries below 2^14, of as many.
+        intrinsics! {
+            let below = _mm512_set1_epi32((1 << MOST_BITS) - 1);
+            let even = _mm512_and_si512(slot, below);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(slot), below);
+            let even = _mm512_i32gather_epi32::<4>(even, steps.as_ptr().cast());
+            let odd = _mm512_i32gather_epi32::<4>(odd, steps.as_ptr().cast());
+            let (found, offset) = self.split(even, odd);
+            // Of each lane the lower byte looks up a lower byte; what the upper one finds is not used.
+            let first = _mm512_permutex2var_epi8(low_bytes[0], found, low_bytes[1]);
+            let second = _mm512_permutex2var_epi8(low_bytes[2], found, low_bytes[3]);
+            let low = _mm512_mask_mov_epi8(first, _mm512_movepi8_mask(found), second);
+            let lower = _mm512_set1_epi16(0xff);
+            // Bit by bit: `lower ? low : found`.
+            let scaled = _mm512_ternarylogic_epi32::<0xca>(lower, low, found);
+            (_mm512_and_si512(found, lower), scaled, offset)
+        }
+    }
+
+    #[inline(always)]
     fn refill(
         self,
         low: __m512i,
@@ -349,6 +381,7 @@ impl Simd for Avx512 {
         high: __m512i,
         limit: __m512i,
         among: u32,
+        zero: __m512i,
         words: &mut Row,
     ) -> (__m512i, __m512i, usize) {
         // The pointer is to 64 bytes.
@@ -357,7 +390,7 @@ impl Simd for Avx512 {
             _mm512_storeu_si512(words.as_mut_ptr().cast(), _mm512_maskz_compress_epi16(out, low));
             (
                 _mm512_mask_mov_epi16(low, out, high),
-                _mm512_maskz_mov_epi16(!out, high),
+                _mm512_mask_mov_epi16(high, out, zero),
                 out.count_ones() as usize,
             )
         }

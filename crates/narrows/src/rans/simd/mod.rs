@@ -32,6 +32,12 @@ pub(super) type Slots = [u8; (1 << (WIDE_CLASS_BITS + MOST_BITS)) + 4];
 /// Frequencies (low half) and cumulative frequencies (high half) by class and symbol (`class << 8 | symbol`).
 pub(super) type Pairs = [u32; 1 << (WIDE_CLASS_BITS + WIDE_SYMBOL_BITS)];
 
+/// All that a decoder asks of a slot, of models with one table: the symbol in the lowest byte, above it the upper byte of
+/// `f << (16 - b)`, and in the upper half `slot - c`. What is missing are that number's [`LowBytes`].
+pub(super) type Steps = [u32; 1 << MOST_BITS];
+/// By symbol, the lower byte of `f << (16 - b)`.
+pub(super) type LowBytes = [u8; 1 << WIDE_SYMBOL_BITS];
+
 /// Run the body for each of up to four chunks, written out: a loop that the compiler does not unroll would keep
 /// the chunks' vectors in memory.
 macro_rules! for_each_chunk {
@@ -86,9 +92,13 @@ pub(super) trait Simd: Copy {
     type RatioBank: Copy;
     /// An `f32` for each lane.
     type Ratios: Copy;
+    /// [`LowBytes`], for [`Simd::look_up_step`].
+    type LowBytes: Copy;
 
     /// Bits of the largest table that [`Simd::look_up`] is fast for, up to 7.
     const BANK_BITS: u32;
+    /// Whether [`Simd::look_up_step`] is fast.
+    const LOOKS_UP_STEPS: bool;
 
     /// Take a step over one or more of `left` chunks: the latency of one hides behind the others. Gives
     /// what comes of it, for as many chunks as were taken.
@@ -173,6 +183,16 @@ pub(super) trait Simd: Copy {
     /// The low and high halves of each index's entry (modulo the number of entries).
     fn look_up_pair(self, pairs: &Pairs, index: Self::Lanes) -> (Self::Lanes, Self::Lanes);
 
+    /// [`LowBytes`] at hand.
+    fn low_bytes(self, bytes: &LowBytes) -> Self::LowBytes;
+    /// The symbol of each slot (modulo `2^14`), `f << (16 - b)` and `slot - c`.
+    fn look_up_step(
+        self,
+        steps: &Steps,
+        low_bytes: &Self::LowBytes,
+        slot: Self::Lanes,
+    ) -> (Self::Lanes, Self::Lanes, Self::Lanes);
+
     /// Decoder's renormalisation: where `high` is 0, `low` moves up and the next of the words (two bytes
     /// each) takes its place; also how many were taken. Only in the lanes of the mask.
     fn refill(
@@ -184,13 +204,14 @@ pub(super) trait Simd: Copy {
     ) -> (Self::Lanes, Self::Lanes, usize);
 
     /// Encoder's renormalisation: where `high >= limit`, `low` is put out and `high` moves down; also how many
-    /// words were put out. Only in the lanes of the mask. Words above that number are unspecified.
+    /// words were put out. Only in the lanes of the mask; `zero` is 0 in each. Words above that number are unspecified.
     fn put_out(
         self,
         low: Self::Lanes,
         high: Self::Lanes,
         limit: Self::Lanes,
         among: Self::Mask,
+        zero: Self::Lanes,
         words: &mut Row,
     ) -> (Self::Lanes, Self::Lanes, usize);
 

@@ -7,9 +7,12 @@
 
 use std::arch::aarch64::*;
 
-use super::portable::{pair_by_pair, slot_by_slot};
-use super::{BANK, ByteRow, Job, Pairs, RATIO_EXCESS, Ratios, Row, Simd, Slots, Step, WINDOW};
+use super::portable::{pair_by_pair, slot_by_slot, step_by_step};
+use super::{
+    BANK, ByteRow, Job, LowBytes, Pairs, RATIO_EXCESS, Ratios, Row, Simd, Slots, Step, Steps, WINDOW,
+};
 use crate::cpu::Path;
+use crate::rans::MAX_LANES;
 
 /// Proof that the processor has NEON.
 #[derive(Clone, Copy)]
@@ -97,10 +100,12 @@ impl Simd for Neon {
     type Bank = [uint8x16x4_t; 2];
     type Bytes = uint8x16x4_t;
     type RatioBank = ();
+    type LowBytes = LowBytes;
     /// Lanes 0-3, 4-7 of each register.
     type Ratios = [[float32x4_t; 2]; 4];
 
     const BANK_BITS: u32 = 6;
+    const LOOKS_UP_STEPS: bool = false;
 
     #[inline(always)]
     fn step<T: Step>(self, step: T, left: usize) -> T::Output {
@@ -280,6 +285,23 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn low_bytes(self, bytes: &LowBytes) -> LowBytes {
+        *bytes
+    }
+    #[inline(always)]
+    fn look_up_step(
+        self,
+        steps: &Steps,
+        low_bytes: &LowBytes,
+        slot: Self::Lanes,
+    ) -> (Self::Lanes, Self::Lanes, Self::Lanes) {
+        let mut slots = [0; MAX_LANES];
+        self.store(slot, &mut slots);
+        let (symbol, scaled, offset) = step_by_step(steps, low_bytes, &slots);
+        (self.load(&symbol), self.load(&scaled), self.load(&offset))
+    }
+
+    #[inline(always)]
     fn refill(
         self,
         low: Eights,
@@ -304,6 +326,7 @@ impl Simd for Neon {
         high: Eights,
         limit: Eights,
         among: Eights,
+        _: Eights,
         words: &mut Row,
     ) -> (Eights, Eights, usize) {
         let out = self.and(among, each!(vcgeq_u16(high, limit)));

@@ -1,8 +1,8 @@
 //! The lane algorithms over plain arrays: for any processor, and how the algorithms themselves are tested.
 
 use super::{
-    BANK, ByteRow, Job, Pairs, Ratios, Row, Simd, Slots, Step, WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, WINDOW,
-    ratio,
+    BANK, ByteRow, Job, LowBytes, Pairs, Ratios, Row, Simd, Slots, Step, Steps, WIDE_CLASS_BITS,
+    WIDE_SYMBOL_BITS, WINDOW, ratio,
 };
 use crate::rans::MAX_LANES;
 
@@ -27,9 +27,11 @@ impl Simd for Portable {
     type Bank = [u16; BANK];
     type Bytes = [u8; 64];
     type RatioBank = ();
+    type LowBytes = LowBytes;
     type Ratios = Ratios;
 
     const BANK_BITS: u32 = 7;
+    const LOOKS_UP_STEPS: bool = true;
 
     fn step<T: Step>(self, step: T, _: usize) -> T::Output {
         step.take::<_, 1>(self)
@@ -161,6 +163,15 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn low_bytes(self, bytes: &LowBytes) -> LowBytes {
+        *bytes
+    }
+    #[inline(always)]
+    fn look_up_step(self, steps: &Steps, low_bytes: &LowBytes, slot: Row) -> (Row, Row, Row) {
+        step_by_step(steps, low_bytes, &slot)
+    }
+
+    #[inline(always)]
     fn refill(self, mut low: Row, mut high: Row, among: Row, words: &[u8; WINDOW]) -> (Row, Row, usize) {
         let mut taken = 0;
         for l in 0..MAX_LANES {
@@ -180,6 +191,7 @@ impl Simd for Portable {
         mut high: Row,
         limit: Row,
         among: Row,
+        _: Row,
         words: &mut Row,
     ) -> (Row, Row, usize) {
         let mut put = 0;
@@ -232,4 +244,17 @@ pub(super) fn pair_by_pair(pairs: &Pairs, index: &Row) -> (Row, Row) {
         (low[l], high[l]) = (pair as u16, (pair >> 16) as u16);
     }
     (low, high)
+}
+
+/// [`Simd::look_up_step`] without gathers.
+#[inline(always)]
+pub(super) fn step_by_step(steps: &Steps, low_bytes: &LowBytes, slot: &Row) -> (Row, Row, Row) {
+    let (mut symbols, mut scaled, mut offsets) = ([0; MAX_LANES], [0; MAX_LANES], [0; MAX_LANES]);
+    for l in 0..MAX_LANES {
+        let [symbol, high, offset @ ..] = steps[usize::from(slot[l]) % steps.len()].to_le_bytes();
+        symbols[l] = u16::from(symbol);
+        scaled[l] = u16::from_le_bytes([low_bytes[usize::from(symbol)], high]);
+        offsets[l] = u16::from_le_bytes(offset);
+    }
+    (symbols, scaled, offsets)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::evaluate::adaptation::{Random, Workload};
 use crate::evaluate::{
-    Coding, Dataset, Half, Outcome, Row, Samples, Table, demo_model, measure_operating_points, timed,
+    Dataset, Half, Outcome, Row, Samples, Table, demo_model, measure_operating_points, timed,
 };
 use crate::failure::{Failure, Result};
 use crate::output::Output;
@@ -39,7 +39,7 @@ impl Candidates {
         let mut outcome = measure_operating_points(&tail, &features, &labels, None, &progress)?;
         progress.finish_and_clear();
         let sent = outcome.halve();
-        let chosen = choosable(&outcome.table);
+        let chosen = outcome.table.choosable();
         let details = |index: &usize| &sent[*index];
         let workload = Workload {
             points: points(&outcome, &chosen, Duration::from_secs_f64(times.median_us() / 1e6), slowdown),
@@ -54,7 +54,7 @@ impl Candidates {
 
     /// The points of a file; sizes are drawn around their means, and answers are right as often as measured.
     pub fn of_table(table: &Table, slowdown: f64) -> Self {
-        let chosen = choosable(table);
+        let chosen = table.choosable();
         let mut random = Random::new(1);
         let normal: Vec<f64> = (0..DRAWN).map(|_| random.normal()).collect();
         let sizes = |index: &usize| {
@@ -72,17 +72,6 @@ impl Candidates {
         };
         Self { names: names(table, &chosen), workload }
     }
-}
-
-/// The points on the Pareto front, and their faster, larger twins: the same symbols at order 0.
-fn choosable(table: &Table) -> Vec<usize> {
-    let is_twin = |row: &Row| {
-        let same =
-            |other: &Row| (other.levels, other.range, &other.clip) == (row.levels, row.range, &row.clip);
-        row.coding == Coding::Order0 && table.pareto().any(|(_, other)| same(other))
-    };
-    let wanted = |(_, row): &(usize, &Row)| row.pareto || is_twin(row);
-    table.points.iter().enumerate().filter(wanted).map(|(index, _)| index).collect()
 }
 
 fn points(

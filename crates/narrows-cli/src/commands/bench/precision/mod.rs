@@ -42,9 +42,9 @@ pub struct Args {
     /// Use only the first training and test images
     #[arg(long, value_name = "N")]
     images: Option<usize>,
-    /// Result of `narrows bench weights`, whose table of coders joins the page
+    /// A table of coders that joins the page: JSON with `headings` and `rows` of words
     #[arg(long, value_name = "FILE")]
-    weights: Option<PathBuf>,
+    coders: Option<PathBuf>,
 }
 
 /// Images that the Fisher information is estimated on.
@@ -55,7 +55,7 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     page.check(Existing::Replace)?;
     let kept = args.output.with_extension("json");
     let mut results = runs::kept(&kept, args.epochs, args.images)?;
-    let coders = args.weights.as_deref().map(runs::coders).transpose()?;
+    let coders = args.coders.as_deref().map(runs::coders).transpose()?;
     let model = Model::open(&args.model).map_err(|error| failure("cannot read the network", &error))?;
     let (mut training, mut test) = examples::read(&args.dataset, &model)?;
     if let Some(images) = args.images {

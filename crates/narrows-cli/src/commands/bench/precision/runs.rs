@@ -143,13 +143,8 @@ pub struct Coders {
     pub rows: Vec<Vec<String>>,
 }
 
-/// The table `coders` of a file of `narrows bench weights`.
+/// The table of coders in a JSON file.
 pub fn coders(file: &Path) -> Outcome<Coders> {
-    #[derive(Deserialize)]
-    struct File {
-        coders: Coders,
-    }
     let text = fs::read_to_string(file).map_err(|error| Failure::io("read", file, &error))?;
-    let read: File = serde_json::from_str(&text).map_err(|error| unusable(file, error))?;
-    Ok(read.coders)
+    serde_json::from_str(&text).map_err(|error| unusable(file, error))
 }

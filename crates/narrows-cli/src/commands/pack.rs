@@ -1,0 +1,205 @@
+//! `narrows pack`: a checkpoint to packed weights.
+
+use std::path::PathBuf;
+
+use narrows_weights::{
+    Calibration, Checkpoint, Mode, PackOptions, Packed, Scope, Settings, States, pack_checkpoint,
+};
+use serde::Serialize;
+
+use crate::destination::{Destination, Existing};
+use crate::failure::{Failure, Result};
+use crate::output::{Align, Output, grouped, table};
+
+const EXAMPLES: &str = "\
+Examples:
+  narrows pack model.safetensors                        model.packed.safetensors, 4 bits a weight
+  narrows pack model.safetensors --bits 1.6 --rdo 0.1   coarser, and rounded where that saves bits
+  narrows pack model.safetensors --per-channel          a step for each output channel
+  narrows pack trained.safetensors                      weights of `narrows train` keep their grid
+  narrows pack model.safetensors.index.json             a checkpoint in several files
+  narrows pack model.safetensors --lossless             every bit of every tensor";
+
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// A .safetensors file, or the .index.json of a checkpoint in several
+    checkpoint: PathBuf,
+    /// File to write [default: beside the input, ending in .packed.safetensors]
+    #[arg(long, short)]
+    output: Option<PathBuf>,
+    /// Bits a weight, the mean over all tensors that are quantised
+    #[arg(long, value_name = "BITS", default_value_t = 4.0)]
+    bits: f64,
+    /// The most bins, an odd number from 3 to 255
+    #[arg(long, value_name = "N", default_value_t = 255)]
+    bins: u16,
+    /// A step for each output channel instead of one for each tensor
+    #[arg(long)]
+    per_channel: bool,
+    /// Round for rate as well as for error: a bit is worth this many squared steps, 0.05 to 0.2 say
+    #[arg(long, value_name = "LAMBDA", default_value_t = 0.0)]
+    rdo: f32,
+    /// Statistics of a calibration run: Fisher information NAME, or second moments of inputs NAME.inputs
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
+    /// Leave tensors as they are whose name contains this; may be given several times
+    #[arg(long, value_name = "NAME")]
+    keep: Vec<String>,
+    /// Leave tensors of fewer weights as they are
+    #[arg(long, value_name = "N", default_value_t = Settings::default().least_weights)]
+    least_weights: usize,
+    /// States of the coder: registers (64 to 256, decoded fastest), smallest, or a power of two from 64 to 4096
+    #[arg(long, value_name = "STATES", default_value = "registers", value_parser = states)]
+    states: States,
+    /// Keep every bit of every tensor
+    #[arg(long, conflicts_with_all = ["bits", "bins", "per_channel", "rdo", "calibration", "keep", "least_weights", "states"])]
+    lossless: bool,
+    /// Replace a file that is there already
+    #[arg(long)]
+    force: bool,
+}
+
+fn states(text: &str) -> Result<States, String> {
+    match text {
+        "registers" => Ok(States::Registers),
+        "smallest" => Ok(States::Smallest),
+        _ => match text.parse::<u32>() {
+            Ok(states) if states.is_power_of_two() && (64..=4096).contains(&states) => {
+                Ok(States::Exactly(states.ilog2()))
+            }
+            _ => Err("it is registers, smallest, or a power of two from 64 to 4096".to_owned()),
+        },
+    }
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    file: String,
+    bytes_before: u64,
+    bytes: u64,
+    ratio: f64,
+    /// Of all elements, header and everything that is not packed included.
+    bits_per_weight: f64,
+    /// Of the tensors that were quantised.
+    packed_bits_per_weight: Option<f64>,
+    entropy_bits_per_weight: Option<f64>,
+    tensors: &'a [Packed],
+}
+
+pub fn run(args: &Args, output: &Output) -> Result<()> {
+    let path = args.output.clone().unwrap_or_else(|| default_output(args));
+    Destination::File(path.clone()).check(Existing::replace_if(args.force))?;
+    let open = |path: &PathBuf| {
+        Checkpoint::open(path)
+            .map_err(|error| Failure::weights(format!("cannot read {}", path.display()), &error))
+    };
+    let checkpoint = open(&args.checkpoint)?;
+    if checkpoint.texts().contains_key("narrows") {
+        let failure = Failure::usage(format!("{} is packed already", args.checkpoint.display()));
+        return Err(failure.hint("`narrows unpack` makes a plain file of it"));
+    }
+    let calibration = args.calibration.as_ref().map(open).transpose()?;
+    let mode = if args.lossless {
+        Mode::Lossless
+    } else {
+        let settings = Settings {
+            bits: args.bits,
+            bins: args.bins,
+            scope: if args.per_channel { Scope::Row } else { Scope::Tensor },
+            lambda: args.rdo,
+            least_weights: args.least_weights,
+            keep: args.keep.clone(),
+        };
+        Mode::Quantize(settings, calibration.as_ref().map(Calibration::of))
+    };
+    let options = PackOptions { states: args.states, chunk_rows: None };
+    let progress = output.progress(checkpoint.tensors().len() as u64, "tensors");
+    let mut tensors = Vec::new();
+    let bytes = pack_checkpoint(&checkpoint, &path, &mode, &options, |packed| {
+        progress.inc(1);
+        tensors.push(packed.clone());
+    })
+    .map_err(|error| Failure::weights(format!("cannot pack {}", args.checkpoint.display()), &error))?;
+    progress.finish_and_clear();
+    report(&path, bytes, &tensors, output)
+}
+
+fn default_output(args: &Args) -> PathBuf {
+    let name = args.checkpoint.file_name().unwrap_or_default().to_string_lossy();
+    let stem = name.trim_end_matches(".json").trim_end_matches(".index").trim_end_matches(".safetensors");
+    args.checkpoint.with_file_name(format!("{stem}.packed.safetensors"))
+}
+
+fn report(path: &std::path::Path, bytes: u64, tensors: &[Packed], output: &Output) -> Result<()> {
+    let bytes_before: u64 = tensors.iter().map(|tensor| tensor.bytes_before as u64).sum();
+    let elements: usize = tensors.iter().map(|tensor| tensor.elements).sum();
+    let packed = || tensors.iter().filter(|tensor| tensor.entropy.is_some());
+    let weights: usize = packed().map(|tensor| tensor.elements).sum();
+    let mean = |sum: f64| (weights > 0).then(|| sum / weights as f64);
+    let report = Report {
+        file: path.display().to_string(),
+        bytes_before,
+        bytes,
+        ratio: bytes_before as f64 / bytes as f64,
+        bits_per_weight: 8.0 * bytes as f64 / elements.max(1) as f64,
+        packed_bits_per_weight: mean(packed().map(|tensor| 8.0 * tensor.bytes as f64).sum()),
+        entropy_bits_per_weight: mean(packed().map(|t| t.entropy.unwrap_or(0.0) * t.elements as f64).sum()),
+        tensors,
+    };
+    if output.is_json() {
+        return output.print_json(&report);
+    }
+    if output.is_quiet() {
+        return Ok(());
+    }
+    let right = Align::Right;
+    let mut drawn = table(&[
+        ("tensor", Align::Left),
+        ("shape", Align::Left),
+        ("", Align::Left),
+        ("bytes", right),
+        ("bits/weight", right),
+        ("entropy", right),
+        ("zeros", right),
+        ("error", right),
+    ]);
+    for tensor in tensors {
+        let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
+        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+        drawn.add_row([
+            tensor.name.clone(),
+            shape.join("x"),
+            tensor.kind.to_owned(),
+            grouped(tensor.bytes as u64),
+            format!("{:.3}", 8.0 * tensor.bytes as f64 / tensor.elements.max(1) as f64),
+            tensor.entropy.map_or_else(String::new, |entropy| format!("{entropy:.3}")),
+            tensor.zeros.map_or_else(String::new, percent),
+            tensor.relative_error.map_or_else(String::new, percent),
+        ]);
+    }
+    output.print(drawn)?;
+    let (file, before, after) = (&report.file, grouped(bytes_before), grouped(bytes));
+    let mut line = format!(
+        "\n{file}: {before} to {after} bytes ({:.2}x), {:.3} bits/element",
+        report.ratio, report.bits_per_weight
+    );
+    if let (Some(bits), Some(entropy)) = (report.packed_bits_per_weight, report.entropy_bits_per_weight) {
+        line.push_str(&format!(
+            "; {} packed weights: {bits:.3} bits, entropy {entropy:.3}",
+            grouped(weights as u64)
+        ));
+    }
+    output.print(line)
+}
+
+/// Whether a file is one of packed weights, whole or not.
+pub fn is_packed(path: &std::path::Path) -> bool {
+    use std::io::Read;
+    // The header's length, then a JSON object, whose first entries are the metadata.
+    const LOOKED_AT: u64 = 4096;
+    let mut first = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(LOOKED_AT).read_to_end(&mut first));
+    let mark = b"\"narrows.check\"";
+    read.is_ok() && first.get(8) == Some(&b'{') && first.windows(mark.len()).any(|window| window == mark)
+}

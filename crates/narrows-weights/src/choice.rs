@@ -1,0 +1,162 @@
+//! Which machine a tensor is coded with: how many states, which bins it has, and what is left to the list of outliers.
+//!
+//! A machine of few states cannot give a rare symbol a small enough probability: the rarest it can give is about
+//! `1 / (2 S ln 2)`. Those below are taken out of the stream (a zero is coded in their place) and listed.
+
+use narrows::machine::{Machine, STATE_BITS, Scale, Table, mantissa_bits, weight};
+
+use crate::grid::entropy;
+
+/// Precision of the weights that a machine's spread follows.
+pub(crate) const WEIGHT_BITS: u32 = 14;
+/// More states are taken only if they save more than this share.
+const WORTH_IT: f64 = 0.0015;
+/// A stream of rANS is taken where tANS loses more than this share to the entropy.
+const MOST_LOSS: f64 = 0.01;
+
+/// How tensors are coded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum States {
+    /// 64, 128 or 256 states: tables that vector registers hold.
+    #[default]
+    Registers,
+    /// Just so many, `2^6` to `2^12`.
+    Exactly(u32),
+    /// Whatever is smallest, up to 4,096.
+    Smallest,
+}
+
+impl States {
+    fn candidates(self) -> std::ops::RangeInclusive<u32> {
+        match self {
+            Self::Registers => 6..=8,
+            Self::Exactly(bits) => bits..=bits,
+            Self::Smallest => STATE_BITS,
+        }
+    }
+}
+
+/// What a tensor's stream is coded with.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    pub(crate) state_bits: u32,
+    /// A weight for each bin; bins without are outliers.
+    pub(crate) weights: Vec<u32>,
+    pub(crate) mantissa: u32,
+    /// Bits it will take, about: stream and outliers.
+    pub(crate) bits: f64,
+}
+
+/// The best machine for bins counted so, or `None` where rANS is better by much. At least two bins occur.
+pub(crate) fn choose(counts: &[u64], states: States) -> Option<Choice> {
+    let bound = entropy(counts) * counts.iter().sum::<u64>() as f64;
+    let mut best: Option<Choice> = None;
+    for state_bits in states.candidates() {
+        let Some(choice) = with_states(counts, state_bits) else { continue };
+        if best.as_ref().is_none_or(|best| choice.bits < best.bits * (1.0 - WORTH_IT)) {
+            best = Some(choice);
+        }
+    }
+    let forced = matches!(states, States::Exactly(_));
+    best.filter(|best| forced || best.bits <= bound * (1.0 + MOST_LOSS) + 64.0)
+}
+
+/// The best machine of `2^state_bits` states.
+fn with_states(counts: &[u64], state_bits: u32) -> Option<Choice> {
+    let total: u64 = counts.iter().sum();
+    let zero = counts.len() / 2;
+    let states = 1_u64 << state_bits;
+    let mut best: Option<Choice> = None;
+    let mut tried = usize::MAX;
+    for divisor in [u64::MAX, 32, 16, 8, 4, 2, 1] {
+        let least = if divisor == u64::MAX { 1 } else { (total / (states * divisor)).max(1) };
+        let listed: u64 =
+            counts.iter().enumerate().filter(|&(s, &n)| s != zero && n < least).map(|(_, n)| n).sum();
+        let mut kept: Vec<u64> = counts.iter().map(|&n| if n < least { 0 } else { n }).collect();
+        kept[zero] = counts[zero] + listed;
+        let present = kept.iter().filter(|&&n| n > 0).count();
+        if present == tried || present > 1 << (state_bits - 1) {
+            continue;
+        }
+        tried = present;
+        let mantissa = mantissa_bits(total.min(1 << 30) as usize, present);
+        let weights = weights_of(&kept, mantissa);
+        let Some(machine) = machine(&weights, state_bits) else { continue };
+        let bits = machine_bits(&machine, &kept) + outlier_bits(counts, least, total);
+        if best.as_ref().is_none_or(|best| bits < best.bits) {
+            best = Some(Choice { state_bits, weights, mantissa, bits });
+        }
+    }
+    best
+}
+
+fn weights_of(counts: &[u64], mantissa: u32) -> Vec<u32> {
+    // Counts are scaled down to 32 bits, which is finer than any weight.
+    let total: u64 = counts.iter().sum();
+    let shift = (64 - total.leading_zeros()).saturating_sub(30);
+    let scaled = |n: u64| if n == 0 { 0 } else { ((n >> shift) as u32).max(1) };
+    let sum = counts.iter().map(|&n| u64::from(scaled(n))).sum();
+    counts.iter().map(|&n| weight(scaled(n), sum, Scale { bits: WEIGHT_BITS, mantissa })).collect()
+}
+
+/// The machine of these weights, built as every reader builds it.
+pub(crate) fn machine(weights: &[u32], state_bits: u32) -> Option<Machine> {
+    let (mut table, mut machine) = (Table::default(), Machine::default());
+    table.normalize(weights, state_bits).ok()?;
+    machine.set_tuned(&table, weights);
+    Some(machine)
+}
+
+/// Bits that the machine takes for symbols counted so and in no order: its rate in the stationary distribution of its
+/// states.
+fn machine_bits(machine: &Machine, counts: &[u64]) -> f64 {
+    const ROUNDS: usize = 48;
+    const MOST_WORK: usize = 1 << 24;
+    let total = counts.iter().sum::<u64>() as f64;
+    let states = machine.states.len();
+    let present: Vec<(usize, f64)> =
+        counts.iter().enumerate().filter(|(_, n)| **n > 0).map(|(s, &n)| (s, n as f64 / total)).collect();
+    let mut moves = Vec::with_capacity(states * present.len());
+    for y in 0..states {
+        for &(symbol, p) in &present {
+            let (x, step) = ((y + states) as u32, machine.steps[symbol]);
+            let n = (x + step.more) >> 16;
+            let to = machine.of_symbol[(x >> n).wrapping_add(step.offset) as usize];
+            moves.push((y, usize::from(to), p, p * f64::from(n)));
+        }
+    }
+    let rounds = (MOST_WORK / moves.len().max(1)).clamp(8, ROUNDS);
+    let mut shares = vec![1.0 / states as f64; states];
+    let mut rate = 0.0;
+    for _ in 0..rounds {
+        let mut next = vec![0.0; states];
+        rate = 0.0;
+        for &(from, to, p, bits) in &moves {
+            next[to] += shares[from] * p;
+            rate += shares[from] * bits;
+        }
+        // Half a step at a time, or a machine that swings between two halves would never settle.
+        shares.iter_mut().zip(next).for_each(|(share, next)| *share = f64::midpoint(*share, next));
+    }
+    rate * total
+}
+
+/// Bits of the list of those that occur less than `least` times: Rice codes of gaps and magnitudes, and signs.
+fn outlier_bits(counts: &[u64], least: u64, total: u64) -> f64 {
+    let zero = counts.len() / 2;
+    let outliers = || counts.iter().enumerate().filter(|&(s, &n)| s != zero && n < least && n > 0);
+    let listed: u64 = outliers().map(|(_, &n)| n).sum();
+    if listed == 0 {
+        return 0.0;
+    }
+    let magnitudes: u64 = outliers().map(|(s, &n)| n * (s.abs_diff(zero) as u64 - 1)).sum();
+    // A Rice code takes about 1.5 bits more than its parameter; a sign takes one.
+    let each = 4 + rice_parameter(total / listed) + rice_parameter(magnitudes / listed);
+    (listed * u64::from(each)) as f64
+}
+
+/// The Rice parameter for numbers of this mean.
+pub(crate) fn rice_parameter(mean: u64) -> u32 {
+    // mean * ln 2, in 64ths
+    ((mean * 44 / 64).max(1)).ilog2()
+}

@@ -1,0 +1,249 @@
+//! Bins to a packed tensor.
+
+use narrows::machine::{BitWriter, LANES_PER_STREAM, MAX_LANES, Machine};
+use narrows::{Dtype, Shape, SymbolEncoder, SymbolLayout, Target};
+
+use crate::choice::{self, States, rice_parameter};
+use crate::error::{Error, Result};
+use crate::frame::{Content, GROUP, Header, Tans, matrix_of, put_varint, seal};
+use crate::grid::Quantized;
+
+/// The share of a payload that first states and bit-stream lengths may cost.
+const OVERHEAD: f64 = 0.002;
+/// Bits of a lane's first state that its stream does not give back, about, less those of the state itself.
+const STREAM_BYTES: f64 = 2.5;
+/// Chunks that a product decodes side by side.
+pub(crate) const SIDE_BY_SIDE: usize = 4;
+/// Symbols of a chunk of rANS, at least: it carries a table.
+const STREAM_SYMBOLS: usize = 1 << 18;
+
+/// What packing can be asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PackOptions {
+    /// How many states tensors are coded with.
+    pub states: States,
+    /// Matrix rows of a chunk, if not as many as make chunks cost 0.2 %.
+    pub chunk_rows: Option<usize>,
+}
+
+/// Pack bins of a tensor of type `dtype` and this shape.
+///
+/// # Errors
+/// [`Error::Shape`] if there are not as many bins as the shape says, or one is off the grid;
+/// [`Error::InvalidOption`] for states out of range.
+pub fn pack(quantized: &Quantized, dtype: Dtype, shape: &Shape, options: &PackOptions) -> Result<Vec<u8>> {
+    check(quantized, shape)?;
+    if let States::Exactly(bits) = options.states
+        && !narrows::machine::STATE_BITS.contains(&bits)
+    {
+        let value = f64::from(bits);
+        return Err(Error::InvalidOption { what: "log2 of the states", value, allowed: "6 to 12" });
+    }
+    let counts = quantized.counts();
+    let (rows, columns) = (quantized.rows, quantized.columns);
+    let header = |content, chunk_rows| Header {
+        dtype,
+        shape: *shape,
+        grid: quantized.grid.clone(),
+        content,
+        chunk_rows,
+    };
+    let mut out = Vec::new();
+    let first = quantized.values[0];
+    if quantized.values.iter().all(|&value| value == first) {
+        header(Content::Constant(first), rows).write(&mut out);
+        seal(&mut out);
+        return Ok(out);
+    }
+    let Some(choice) = choice::choose(&counts, options.states) else {
+        let chunk_rows = options.chunk_rows.unwrap_or(STREAM_SYMBOLS.div_ceil(columns)).clamp(1, rows);
+        return write_streams(quantized, &header(Content::Streams, chunk_rows));
+    };
+    let outliers = Outliers::of(quantized, &choice.weights);
+    let lanes = lanes_for(choice.bits / 8.0, choice.state_bits);
+    let chunk_rows = options.chunk_rows.unwrap_or_else(|| {
+        let cost = chunk_cost(lanes.min(columns), choice.state_bits);
+        let chunks = (choice.bits / 8.0 * OVERHEAD / cost) as usize;
+        // Whole groups of chunks, so that none is decoded alone.
+        let chunks = if chunks > SIDE_BY_SIDE { chunks / SIDE_BY_SIDE * SIDE_BY_SIDE } else { chunks.max(1) };
+        rows.div_ceil(chunks)
+    });
+    let tans = Tans {
+        state_bits: choice.state_bits,
+        lanes,
+        weights: choice.weights,
+        mantissa: choice.mantissa,
+        outliers: outliers.parameters,
+    };
+    let header = header(Content::Tans(tans), chunk_rows.clamp(1, rows));
+    write_chunks(quantized, &header, &outliers, &mut out);
+    Ok(out)
+}
+
+fn check(quantized: &Quantized, shape: &Shape) -> Result<()> {
+    let Quantized { values, grid, rows, columns } = quantized;
+    if matrix_of(shape) != (*rows, *columns) || values.len() != shape.elements() || values.is_empty() {
+        let (value, bound) = (values.len(), shape.elements().max(1));
+        return Err(Error::Shape { what: "number of quantised weights", value, bound });
+    }
+    if grid.steps().len() != 1 && grid.steps().len() != *rows {
+        return Err(Error::Shape { what: "number of steps", value: grid.steps().len(), bound: *rows });
+    }
+    if let Some(value) = values.iter().find(|value| value.unsigned_abs() > grid.half()) {
+        let (value, bound) = (usize::from(value.unsigned_abs()), usize::from(grid.half()));
+        return Err(Error::Shape { what: "magnitude of a bin", value, bound });
+    }
+    Ok(())
+}
+
+/// Bytes that a chunk costs: first states, and lengths and last bits of bit streams.
+fn chunk_cost(lanes: usize, state_bits: u32) -> f64 {
+    lanes as f64 * f64::from(state_bits) / 8.0 + (lanes.div_ceil(GROUP) as f64) * STREAM_BYTES
+}
+
+/// As many lanes as a payload of so many bytes can pay for; 64 are what products decode fastest.
+fn lanes_for(bytes: f64, state_bits: u32) -> usize {
+    let affordable = |&lanes: &usize| chunk_cost(lanes, state_bits) <= 2.0 * OVERHEAD * bytes;
+    [MAX_LANES, 32].into_iter().find(affordable).unwrap_or(16)
+}
+
+/// Bins without a weight: where, and what.
+struct Outliers {
+    /// Index of each in row-major order, and its value.
+    list: Vec<(u64, i8)>,
+    parameters: Option<[u8; 2]>,
+}
+
+impl Outliers {
+    fn of(quantized: &Quantized, weights: &[u32]) -> Self {
+        let half = quantized.grid.half();
+        let listed: Vec<bool> = weights.iter().map(|&weight| weight == 0).collect();
+        let is = |value: i8| listed[(i32::from(value) + i32::from(half)) as usize];
+        let all = quantized.values.iter().enumerate().filter(|(_, value)| is(**value));
+        let list: Vec<(u64, i8)> = all.map(|(index, &value)| (index as u64, value)).collect();
+        let parameters = (!list.is_empty()).then(|| {
+            let count = list.len() as u64;
+            let magnitudes: u64 = list.iter().map(|(_, value)| u64::from(value.unsigned_abs()) - 1).sum();
+            [quantized.values.len() as u64 / count, magnitudes / count].map(|mean| rice_parameter(mean) as u8)
+        });
+        Self { list, parameters }
+    }
+}
+
+fn write_chunks(quantized: &Quantized, header: &Header, outliers: &Outliers, out: &mut Vec<u8>) {
+    let Content::Tans(tans) = &header.content else { unreachable!("made by the caller") };
+    let machine = choice::machine(&tans.weights, tans.state_bits).expect("it was chosen");
+    header.write(out);
+    let (mut payload, mut scratch) = (Vec::new(), Vec::new());
+    let mut listed = outliers.list.as_slice();
+    for chunk in 0..header.chunks() {
+        let rows = header.rows_of(chunk);
+        let values = &quantized.values[rows.start * quantized.columns..rows.end * quantized.columns];
+        for length in encode_chunk(values, quantized, tans, &machine, &mut scratch, &mut payload) {
+            put_varint(out, length as u64);
+        }
+        if let Some(parameters) = tans.outliers {
+            let end = (rows.end * quantized.columns) as u64;
+            let (own, rest) = listed.split_at(listed.partition_point(|(index, _)| *index < end));
+            listed = rest;
+            let before = payload.len();
+            write_outliers(own, (rows.start * quantized.columns) as u64, parameters, &mut payload);
+            put_varint(out, (payload.len() - before) as u64);
+        }
+    }
+    out.append(&mut payload);
+    seal(out);
+}
+
+/// Append the first states and bit streams of a chunk's values; returns the streams' bytes.
+fn encode_chunk(
+    values: &[i8],
+    quantized: &Quantized,
+    tans: &Tans,
+    machine: &Machine,
+    taken: &mut Vec<(u16, u8)>,
+    payload: &mut Vec<u8>,
+) -> Vec<usize> {
+    let columns = quantized.columns;
+    let (lanes, half) = (tans.lanes_used(columns), i32::from(quantized.grid.half()));
+    let mut states = [0_u32; MAX_LANES];
+    taken.clear();
+    taken.resize(values.len(), (0, 0));
+    for (row, taken) in values.rchunks_exact(columns).zip(taken.rchunks_exact_mut(columns)) {
+        for (at, &value) in row.iter().enumerate().rev() {
+            let symbol = (i32::from(value) + half) as usize;
+            // An outlier is coded as a zero.
+            let symbol = if tans.weights[symbol] == 0 { half as usize } else { symbol };
+            let (state, step) = (&mut states[at % tans.lanes], machine.steps[symbol]);
+            let x = *state + (1 << machine.bits);
+            let bits = (x + step.more) >> 16;
+            taken[at] = ((x & ((1 << bits) - 1)) as u16, bits as u8);
+            *state = u32::from(machine.of_symbol[(x >> bits).wrapping_add(step.offset) as usize]);
+        }
+    }
+    let mut first = BitWriter::new(payload);
+    states[..lanes].iter().for_each(|&state| first.put(state, machine.bits));
+    first.finish();
+    let mut lengths = Vec::with_capacity(lanes.div_ceil(LANES_PER_STREAM));
+    for group in (0..lanes).step_by(LANES_PER_STREAM) {
+        let before = payload.len();
+        let mut stream = BitWriter::new(payload);
+        for row in taken.chunks_exact(columns) {
+            for step in row.chunks(tans.lanes) {
+                let own = step.iter().skip(group).take(LANES_PER_STREAM);
+                own.for_each(|&(bits, count)| stream.put(bits.into(), count.into()));
+            }
+        }
+        stream.finish();
+        lengths.push(payload.len() - before);
+    }
+    lengths
+}
+
+/// Append a list of outliers: for each the gap to the one before it, its sign and its magnitude.
+fn write_outliers(list: &[(u64, i8)], start: u64, [gap_rice, rice]: [u8; 2], payload: &mut Vec<u8>) {
+    let mut bits = BitWriter::new(payload);
+    let (mut next, mut length) = (start, 0);
+    for &(index, value) in list {
+        length += put_rice(&mut bits, index - next, gap_rice.into());
+        bits.put(u32::from(value < 0), 1);
+        length += 1 + put_rice(&mut bits, u64::from(value.unsigned_abs()) - 1, rice.into());
+        next = index + 1;
+    }
+    // A gap that never ends: the list does.
+    let padding = (8 - length % 8) as u32 % 8;
+    bits.put((1 << padding) - 1, padding);
+    bits.finish();
+}
+
+/// A Rice code: the upper bits in unary, ones and a zero, then the lower ones; returns its length.
+fn put_rice(bits: &mut BitWriter<'_>, value: u64, parameter: u32) -> u64 {
+    let upper = value >> parameter;
+    for _ in 0..upper {
+        bits.put(1, 1);
+    }
+    bits.put(0, 1);
+    bits.put((value & ((1 << parameter) - 1)) as u32, parameter);
+    upper + 1 + u64::from(parameter)
+}
+
+/// The packed tensor whose chunks are bare streams of rANS.
+fn write_streams(quantized: &Quantized, header: &Header) -> Result<Vec<u8>> {
+    let (mut out, mut payload, mut stream) = (Vec::new(), Vec::new(), Vec::new());
+    header.write(&mut out);
+    let mut encoder = SymbolEncoder::new(Target::Size);
+    let half = quantized.grid.half();
+    for chunk in 0..header.chunks() {
+        let rows = header.rows_of(chunk);
+        let values = &quantized.values[rows.start * quantized.columns..rows.end * quantized.columns];
+        let symbols: Vec<u8> =
+            values.iter().map(|&value| (i16::from(value) + i16::from(half)) as u8).collect();
+        let layout = SymbolLayout::natural(symbols.len(), quantized.grid.bins())?;
+        encoder.encode_into(&symbols, &layout, &mut stream)?;
+        put_varint(&mut out, stream.len() as u64);
+        payload.extend_from_slice(&stream);
+    }
+    out.append(&mut payload);
+    seal(&mut out);
+    Ok(out)
+}

@@ -1,0 +1,397 @@
+//! A packed tensor as bytes: header, directory, chunks, checksum (`docs/format.md`, section 13). All validation is here,
+//! before anything is decoded.
+
+use std::ops::Range;
+
+use narrows::machine::{BitReader, BitWriter, MAX_STREAMS, Scale, checksum, read_weights, write_weights};
+use narrows::{Dtype, Shape};
+
+use crate::choice::WEIGHT_BITS;
+use crate::error::{Error, Result};
+use crate::grid::{Grid, MAX_HALF};
+
+/// What packed tensors begin with.
+pub(crate) const MAGIC: [u8; 3] = *b"NRM";
+/// The version written.
+pub(crate) const VERSION: u8 = 1;
+const CHECKSUM_BYTES: usize = 4;
+/// Lanes that share a bit stream.
+pub(crate) const GROUP: usize = 8;
+const LEAST_LANES_BITS: u32 = 4;
+/// Rice parameters are below this.
+const MAX_RICE: u8 = 31;
+
+/// How the bins of a tensor are stored.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Content {
+    /// Every weight is in this bin.
+    Constant(i8),
+    /// Chunks of bit streams of a tANS machine.
+    Tans(Tans),
+    /// Chunks that are bare streams of symbols, each with its own table.
+    Streams,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Tans {
+    pub(crate) state_bits: u32,
+    /// Lanes of a row, 16, 32 or 64.
+    pub(crate) lanes: usize,
+    /// A weight for each bin.
+    pub(crate) weights: Vec<u32>,
+    /// Mantissa bits of the weights.
+    pub(crate) mantissa: u32,
+    /// Rice parameters of gaps and magnitudes, if there may be outliers.
+    pub(crate) outliers: Option<[u8; 2]>,
+}
+
+/// Everything about a packed tensor but its chunks.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Header {
+    /// The type of the weights before they were quantised.
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Shape,
+    pub(crate) grid: Grid,
+    pub(crate) content: Content,
+    /// Matrix rows of a chunk; the last may have fewer.
+    pub(crate) chunk_rows: usize,
+}
+
+/// Where a chunk lies, in bytes of its packed tensor.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) start: usize,
+    /// Where each bit stream begins, after the lanes' first states; streams follow each other.
+    pub(crate) streams: [u32; MAX_STREAMS],
+    /// Where the last bit stream ends and the outliers begin.
+    pub(crate) streams_end: usize,
+    pub(crate) end: usize,
+}
+
+/// Matrix rows and columns of a shape: the first axis and all others.
+pub fn matrix_of(shape: &Shape) -> (usize, usize) {
+    let rows = shape.dims()[0];
+    (rows, shape.dims()[1..].iter().product())
+}
+
+impl Header {
+    pub(crate) fn rows(&self) -> usize {
+        matrix_of(&self.shape).0
+    }
+
+    pub(crate) fn columns(&self) -> usize {
+        matrix_of(&self.shape).1
+    }
+
+    pub(crate) fn chunks(&self) -> usize {
+        if matches!(self.content, Content::Constant(_)) { 0 } else { self.rows().div_ceil(self.chunk_rows) }
+    }
+
+    /// Matrix rows of a chunk.
+    pub(crate) fn rows_of(&self, chunk: usize) -> Range<usize> {
+        chunk * self.chunk_rows..((chunk + 1) * self.chunk_rows).min(self.rows())
+    }
+
+    /// Append the header, directory not included.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        out.extend(MAGIC);
+        out.push(VERSION);
+        let dtype = match self.dtype {
+            Dtype::F32 => 0,
+            Dtype::F16 => 1,
+            Dtype::Bf16 => 2,
+        };
+        let content = match &self.content {
+            Content::Tans(_) => 0,
+            Content::Constant(_) => 1,
+            Content::Streams => 2,
+        };
+        let dims = self.shape.dims();
+        out.push(dtype | content << 2 | (dims.len() as u8 - 1) << 4);
+        dims.iter().for_each(|&length| put_varint(out, length as u64));
+        let steps = self.grid.steps();
+        let whole = steps.iter().any(|step| step.to_bits() & 0xffff != 0);
+        let mut form = u8::from(steps.len() > 1) | u8::from(whole) << 1;
+        if let Content::Tans(tans) = &self.content {
+            form |= u8::from(tans.outliers.is_some()) << 2;
+            form |= ((tans.lanes.ilog2() - LEAST_LANES_BITS) as u8) << 3;
+            form |= ((tans.state_bits - 6) as u8) << 5;
+        }
+        out.push(form);
+        out.push(self.grid.half());
+        for step in steps {
+            let bytes = step.to_bits().to_le_bytes();
+            out.extend(&bytes[if whole { 0 } else { 2 }..]);
+        }
+        match &self.content {
+            Content::Constant(value) => return out.push(*value as u8),
+            Content::Streams => {}
+            Content::Tans(tans) => {
+                let mut bits = BitWriter::new(out);
+                write_weights(
+                    &tans.weights,
+                    1,
+                    Scale { bits: WEIGHT_BITS, mantissa: tans.mantissa },
+                    &mut bits,
+                );
+                bits.finish();
+                out.extend(tans.outliers.iter().flatten());
+            }
+        }
+        put_varint(out, self.chunk_rows as u64);
+    }
+
+    /// Read a header, the directory and the checksum of a packed tensor.
+    pub(crate) fn read(bytes: &[u8]) -> Result<(Self, Vec<Place>)> {
+        let Some((contents, stored)) = bytes.split_last_chunk::<CHECKSUM_BYTES>() else {
+            return Err(Error::Truncated {
+                what: "checksum",
+                offset: 0,
+                needed: CHECKSUM_BYTES,
+                available: bytes.len(),
+            });
+        };
+        let mut fields = Fields { bytes: contents, offset: 0 };
+        let found: [u8; 3] = fields.array("magic")?;
+        if found != MAGIC {
+            return Err(Error::BadMagic { found });
+        }
+        let version = fields.byte("version")?;
+        if version != VERSION {
+            return Err(Error::UnsupportedVersion { found: version.into(), supported: VERSION.into() });
+        }
+        let (stored, computed) = (u32::from_le_bytes(*stored), checksum(contents));
+        if stored != computed {
+            return Err(Error::Checksum { what: "packed tensor", stored, computed });
+        }
+        let header = Self::read_fields(&mut fields)?;
+        let places = header.read_directory(&mut fields)?;
+        Ok((header, places))
+    }
+
+    fn read_fields(fields: &mut Fields<'_>) -> Result<Self> {
+        let kinds = fields.byte("kinds")?;
+        let dtype = match kinds & 3 {
+            0 => Dtype::F32,
+            1 => Dtype::F16,
+            2 => Dtype::Bf16,
+            value => return Err(invalid("element type", value, 2)),
+        };
+        let rank = usize::from(kinds >> 4 & 7) + 1;
+        if kinds >> 7 != 0 {
+            return Err(invalid("bit 7 of the kinds", 1, 0));
+        }
+        let mut dims = [0; 8];
+        for length in &mut dims[..rank] {
+            *length = fields.varint("axis length", u32::MAX.into())? as usize;
+        }
+        let shape = Shape::new(&dims[..rank])?;
+        let (rows, columns) = matrix_of(&shape);
+        if rows == 0 || columns == 0 {
+            return Err(invalid("number of elements", 0, 1));
+        }
+        let form = fields.byte("form")?;
+        let half = fields.byte("bins on one side of zero")?;
+        if half == 0 || half > MAX_HALF {
+            return Err(invalid("bins on one side of zero", half, MAX_HALF));
+        }
+        let (count, size) = (if form & 1 == 1 { rows } else { 1 }, if form & 2 == 2 { 4 } else { 2 });
+        let steps = fields.take("steps", count.saturating_mul(size))?;
+        let steps = steps.chunks_exact(size).map(|step| {
+            let mut bits = [0; 4];
+            bits[4 - size..].copy_from_slice(step);
+            f32::from_le_bytes(bits)
+        });
+        let grid = Grid::new(steps.collect(), 2 * u16::from(half) + 1)?;
+        let content = match kinds >> 2 & 3 {
+            0 => Content::Tans(Tans::read(fields, form, &grid)?),
+            1 => {
+                let value = fields.byte("constant bin")? as i8;
+                if value.unsigned_abs() > half {
+                    return Err(invalid("constant bin", value.unsigned_abs(), half));
+                }
+                Content::Constant(value)
+            }
+            2 => Content::Streams,
+            value => return Err(invalid("content", value, 2)),
+        };
+        if !matches!(content, Content::Tans(_)) && form >> 2 != 0 {
+            return Err(invalid("form", form, 3));
+        }
+        let chunk_rows = match content {
+            Content::Constant(_) => rows,
+            _ => fields.varint("rows of a chunk", rows as u64)? as usize,
+        };
+        if chunk_rows == 0 {
+            return Err(invalid("rows of a chunk", 0, 1));
+        }
+        Ok(Self { dtype, shape, grid, content, chunk_rows })
+    }
+
+    /// Lengths of all chunks; they fill the rest of the bytes.
+    fn read_directory(&self, fields: &mut Fields<'_>) -> Result<Vec<Place>> {
+        let chunks = self.chunks();
+        let room = fields.bytes.len() - fields.offset;
+        if chunks > room {
+            return Err(Error::Truncated {
+                what: "directory",
+                offset: fields.offset,
+                needed: chunks,
+                available: room,
+            });
+        }
+        let most = fields.bytes.len() as u64;
+        let mut places = vec![Place::default(); chunks];
+        for place in &mut places {
+            // Lengths for now.
+            if let Content::Tans(tans) = &self.content {
+                for stream in &mut place.streams[..tans.streams(self.columns())] {
+                    *stream = fields.varint("length of a bit stream", most)? as u32;
+                }
+                if tans.outliers.is_some() {
+                    place.end = fields.varint("length of the outliers", most)? as usize;
+                }
+            } else {
+                place.end = fields.varint("length of a chunk", most)? as usize;
+            }
+        }
+        let mut at = fields.offset;
+        for place in &mut places {
+            place.start = at;
+            if let Content::Tans(tans) = &self.content {
+                at += tans.states_bytes(self.columns());
+                for stream in &mut place.streams {
+                    at += std::mem::replace(stream, at as u32) as usize;
+                }
+            }
+            place.streams_end = at;
+            at += std::mem::replace(&mut place.end, 0);
+            place.end = at;
+            if at > fields.bytes.len() {
+                return Err(Error::Truncated {
+                    what: "chunk",
+                    offset: place.start,
+                    needed: at - place.start,
+                    available: fields.bytes.len().saturating_sub(place.start),
+                });
+            }
+        }
+        match fields.bytes.len() - at {
+            0 => Ok(places),
+            value => Err(Error::InvalidHeader {
+                what: "bytes after the last chunk",
+                value: value as u64,
+                bound: 0,
+            }),
+        }
+    }
+}
+
+impl Tans {
+    fn read(fields: &mut Fields<'_>, form: u8, grid: &Grid) -> Result<Self> {
+        let (lanes_bits, states) = (u32::from(form >> 3 & 3), u32::from(form >> 5));
+        if lanes_bits > 2 {
+            return Err(invalid("lanes", form >> 3 & 3, 2));
+        }
+        if states > 6 {
+            return Err(invalid("log2 of the states, less 6", form >> 5, 6));
+        }
+        let rest = &fields.bytes[fields.offset..];
+        let mut bits = BitReader::new(rest);
+        let mut weights = Vec::new();
+        let mantissa = rest.first().map_or(0, |byte| u32::from(byte & 15));
+        read_weights(&mut bits, 1, usize::from(grid.bins()), WEIGHT_BITS, &mut weights)
+            .map_err(|(_, what)| Error::InvalidTable { what })?;
+        if !bits.padding_is_zero() {
+            return Err(Error::InvalidTable { what: "bits are set after it" });
+        }
+        fields.take("table", bits.bytes_taken())?;
+        let outliers = if form & 4 == 4 { Some(fields.array("Rice parameters")?) } else { None };
+        if let Some(&value) = outliers.iter().flatten().find(|&&rice| rice > MAX_RICE) {
+            return Err(invalid("Rice parameter", value, MAX_RICE));
+        }
+        Ok(Self {
+            state_bits: states + 6,
+            lanes: 1 << (lanes_bits + LEAST_LANES_BITS),
+            weights,
+            mantissa,
+            outliers,
+        })
+    }
+
+    /// Lanes in use for matrices of so many columns.
+    pub(crate) fn lanes_used(&self, columns: usize) -> usize {
+        self.lanes.min(columns)
+    }
+
+    /// Bit streams of a chunk.
+    pub(crate) fn streams(&self, columns: usize) -> usize {
+        self.lanes_used(columns).div_ceil(GROUP)
+    }
+
+    /// Bytes of a chunk's first states.
+    pub(crate) fn states_bytes(&self, columns: usize) -> usize {
+        (self.lanes_used(columns) * self.state_bits as usize).div_ceil(8)
+    }
+}
+
+fn invalid(what: &'static str, value: u8, bound: u8) -> Error {
+    Error::InvalidHeader { what, value: value.into(), bound: bound.into() }
+}
+
+/// Append the checksum of all of `out` from `start` on.
+pub(crate) fn seal(out: &mut Vec<u8>) {
+    let checksum = checksum(out);
+    out.extend(checksum.to_le_bytes());
+}
+
+/// Append an unsigned integer, seven bits a byte, the lowest first (LEB128).
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Reads fields from bytes, remembering where it is.
+struct Fields<'a> {
+    bytes: &'a [u8],
+    offset: usize,
+}
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, what: &'static str, needed: usize) -> Result<&'a [u8]> {
+        let available = self.bytes.len() - self.offset;
+        if needed > available {
+            return Err(Error::Truncated { what, offset: self.offset, needed, available });
+        }
+        let taken = &self.bytes[self.offset..self.offset + needed];
+        self.offset += needed;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N]> {
+        Ok(self.take(what, N)?.try_into().expect("as many"))
+    }
+
+    fn byte(&mut self, what: &'static str) -> Result<u8> {
+        Ok(self.array::<1>(what)?[0])
+    }
+
+    /// An unsigned integer of at most `bound`, in its shortest spelling.
+    fn varint(&mut self, what: &'static str, bound: u64) -> Result<u64> {
+        let mut value = 0_u64;
+        for shift in (0..63).step_by(7) {
+            let byte = self.byte(what)?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                if value > bound || (byte == 0 && shift > 0) {
+                    break;
+                }
+                return Ok(value);
+            }
+        }
+        Err(Error::InvalidHeader { what, value, bound })
+    }
+}

@@ -1,0 +1,52 @@
+//! What a packed tensor looks like inside, for people.
+
+use serde::Serialize;
+
+use crate::frame::{Content, Header, Place};
+
+/// How a packed tensor is coded, and where its bytes go.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Layout {
+    /// `"tans"`, `"constant"` or `"rans"`.
+    pub coder: &'static str,
+    /// States of the tANS machine.
+    pub states: Option<usize>,
+    /// Lanes of a row.
+    pub lanes: Option<usize>,
+    /// Chunks, and matrix rows of each.
+    pub chunks: usize,
+    /// Matrix rows of a chunk.
+    pub chunk_rows: usize,
+    /// Bytes of lanes' first states and bit streams.
+    pub payload_bytes: usize,
+    /// Bytes of the lists of outliers.
+    pub outlier_bytes: usize,
+    /// Bytes of header, steps, table, directory and checksum.
+    pub header_bytes: usize,
+}
+
+impl Layout {
+    pub(crate) fn of(header: &Header, places: &[Place], bytes: usize) -> Self {
+        let (coder, states, lanes) = match &header.content {
+            Content::Constant(_) => ("constant", None, None),
+            Content::Streams => ("rans", None, None),
+            Content::Tans(tans) => {
+                ("tans", Some(1 << tans.state_bits), Some(tans.lanes_used(header.columns())))
+            }
+        };
+        let rans = matches!(header.content, Content::Streams);
+        let sum = |length: fn(&Place) -> usize| places.iter().map(length).sum::<usize>();
+        let all = sum(|place| place.end - place.start);
+        let payload_bytes = if rans { all } else { sum(|place| place.streams_end - place.start) };
+        Self {
+            coder,
+            states,
+            lanes,
+            chunks: places.len(),
+            chunk_rows: header.chunk_rows,
+            payload_bytes,
+            outlier_bytes: all - payload_bytes,
+            header_bytes: bytes - all,
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Networks that run from packed weights: what is packed stays packed, in the mapped file.
+
+mod bert;
+mod conv;
+mod linear;
+
+pub use bert::Bert;
+pub use conv::Conv2d;
+pub use linear::{Linear, Weights};
