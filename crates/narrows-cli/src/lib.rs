@@ -21,6 +21,8 @@ use std::sync::OnceLock;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "train")]
+use commands::train;
 use commands::{
     bench, calibrate, choose, completions, cuts, decode, demo, embed, encode, eval, generate, inspect, link,
     pack, plan, run, serve, split, unpack,
@@ -81,6 +83,9 @@ enum Command {
     Bench(bench::Args),
     /// Evaluate a model on a data set at cuts, bit widths and methods, and write a report
     Eval(eval::Args),
+    /// Train a network so that its weights take less than a bit each
+    #[cfg(feature = "train")]
+    Train(train::Args),
     /// Print a shell's completion script
     Completions(completions::Args),
 }
@@ -119,6 +124,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>, command: Vec<OsString>) ->
         Command::Demo(args) => demo::run(args, &output),
         Command::Bench(args) => bench::run(args, &output),
         Command::Eval(args) => eval::run(args, &output),
+        #[cfg(feature = "train")]
+        Command::Train(args) => train::run(args, &output),
         Command::Completions(args) => completions::run(args, &output),
     };
     match result {

@@ -2,6 +2,8 @@
 
 mod accuracy;
 mod adapt;
+#[cfg(feature = "train")]
+mod precision;
 mod sizes;
 #[cfg(target_arch = "x86_64")]
 mod weights;
@@ -33,6 +35,9 @@ enum What {
     Accuracy(accuracy::Args),
     /// Missed deadlines and accuracy on links that change: the controller against fixed settings
     Adapt(adapt::Args),
+    /// Accuracy against bits a weight: fixed, allocated and learned precision, on one page
+    #[cfg(feature = "train")]
+    Precision(precision::Args),
     /// Products with packed weights against dense ones, and decoding against rANS
     #[cfg(target_arch = "x86_64")]
     Weights(weights::Args),
@@ -43,6 +48,8 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         What::Sizes(args) => sizes::run(args, output),
         What::Accuracy(args) => accuracy::run(args, output),
         What::Adapt(args) => adapt::run(args, output),
+        #[cfg(feature = "train")]
+        What::Precision(args) => precision::run(args, output),
         #[cfg(target_arch = "x86_64")]
         What::Weights(args) => weights::run(args, output),
     }

@@ -18,4 +18,6 @@ pub mod plan;
 pub mod run;
 pub mod serve;
 pub mod split;
+#[cfg(feature = "train")]
+pub mod train;
 pub mod unpack;

@@ -71,6 +71,12 @@ impl Dataset {
         self.pixels.truncate(count * self.pixels_per_image);
     }
 
+    /// Pixels of all images one after the other, and labels.
+    #[cfg(feature = "train")]
+    pub fn into_parts(self) -> (Vec<u8>, Vec<u8>) {
+        (self.pixels, self.labels)
+    }
+
     /// Number of images.
     pub fn len(&self) -> usize {
         self.labels.len()
