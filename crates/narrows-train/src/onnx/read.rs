@@ -191,13 +191,12 @@ impl<'a> Reader<'a> {
 
 fn pooling(of: &Attributes<'_>, [channels, height, width]: [usize; 3]) -> Result<(Op, [usize; 3])> {
     let plain = of.int("ceil_mode", 0) == 0 && of.pair("dilations", 1)? == [1, 1];
-    let window = Convolution {
-        kernel: of.pair("kernel_shape", 1)?,
-        stride: of.pair("strides", 1)?,
-        padding: of.padding()?,
-    };
+    // A window that lies in the padding alone has no greatest value.
+    let [kernel, padding] = [of.pair("kernel_shape", 1)?, of.padding()?];
+    let plain = plain && kernel.iter().zip(padding).all(|(&kernel, padding)| padding < kernel);
+    let window = Convolution { kernel, stride: of.pair("strides", 1)?, padding };
     match window.positions([height, width]) {
         Some([y, x]) if plain => Ok((Op::MaxPool(window), [channels, y, x])),
-        _ => Err(of.unsupported("dilated or rounded-up pooling".into())),
+        _ => Err(of.unsupported("dilated, rounded-up or far-padded pooling".into())),
     }
 }
