@@ -180,17 +180,16 @@ fn report(path: &std::path::Path, bytes: u64, tensors: &[Packed], output: &Outpu
     }
     output.print(drawn)?;
     let (file, before, after) = (&report.file, grouped(bytes_before), grouped(bytes));
-    let mut line = format!(
-        "\n{file}: {before} to {after} bytes ({:.2}x), {:.3} bits/element",
+    let packed = match (report.packed_bits_per_weight, report.entropy_bits_per_weight) {
+        (Some(bits), Some(entropy)) => {
+            format!("; {} packed weights: {bits:.3} bits, entropy {entropy:.3}", grouped(weights as u64))
+        }
+        _ => String::new(),
+    };
+    output.print(format!(
+        "\n{file}: {before} to {after} bytes ({:.2}x), {:.3} bits/element{packed}",
         report.ratio, report.bits_per_weight
-    );
-    if let (Some(bits), Some(entropy)) = (report.packed_bits_per_weight, report.entropy_bits_per_weight) {
-        line.push_str(&format!(
-            "; {} packed weights: {bits:.3} bits, entropy {entropy:.3}",
-            grouped(weights as u64)
-        ));
-    }
-    output.print(line)
+    ))
 }
 
 /// Whether a file is one of packed weights, whole or not.

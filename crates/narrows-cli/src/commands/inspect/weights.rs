@@ -58,7 +58,7 @@ impl Report {
         let progress = output.progress(names.len() as u64, "tensors");
         let layers = names.iter().map(|name| {
             progress.inc(1);
-            Layer::of(&file, name).map_err(|error| failed(error))
+            Layer::of(&file, name).map_err(failed)
         });
         let layers: Vec<Layer> = layers.collect::<Result<_>>()?;
         progress.finish_and_clear();
