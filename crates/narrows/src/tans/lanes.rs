@@ -72,7 +72,7 @@ pub trait Lanes: Copy {
     /// Undo [`Lanes::deal`] for each half of a word: the low `counts` bits of four bytes, next to each other from
     /// the lowest bit of the half on. Bits above `counts` are zero.
     fn gather_halves(self, bits: Self::Bytes, counts: Self::Bytes) -> Self::Bytes;
-    /// For each word, the payload's bits from bit `positions` on: [`WINDOW`](super::chunk::WINDOW) at least, zeros
+    /// For each word, the payload's bits from bit `positions` on: `chunk::WINDOW` at least, zeros
     /// beyond its end.
     fn windows(self, payload: Payload<'_>, positions: Self::Bytes) -> Self::Bytes;
 }
