@@ -4,7 +4,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use narrows_link::tls::{Identity, ServerTls};
-use narrows_link::{Code, Failure, Limits, ProfileName, Request, Running, ServerOptions, Tail, Token, Work};
+use narrows_link::{
+    Code, Failure, Limits, Output, Outputs, ProfileName, Request, Running, ServerOptions, Step, Tail, Token,
+    Work,
+};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -33,18 +36,40 @@ fn broken(py: Python<'_>, error: &PyErr) -> Failure {
     Failure::new(Code::Internal, error.value(py).to_string())
 }
 
+/// The frame of a request, and whether it came as a step. A tail in Python takes one tensor and keeps no state.
+fn frame_of(payload: &[u8]) -> Result<(&[u8], bool), Failure> {
+    if !Step::is_meant(payload) {
+        return Ok((payload, false));
+    }
+    let refusal = |text: String| Failure::new(Code::BadPayload, text);
+    let step = Step::from_bytes(payload).map_err(|error| refusal(format!("not a step: {error}")))?;
+    if !step.side.is_empty() {
+        return Err(refusal(format!("this tail takes no side tensors, {} came", step.side.len())));
+    }
+    if step.place.is_some() {
+        return Err(refusal("this tail keeps no state: its steps are in no stream".into()));
+    }
+    Ok((step.frame, true))
+}
+
 impl Tail for Handler {
     fn routes(&self) -> Vec<String> {
         self.routes.clone()
     }
 
     fn answer(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> Result<Work, Failure> {
+        let (frame, is_step) = frame_of(request.payload)?;
         Python::try_attach(|py| {
-            let frame = PyBytes::new(py, request.payload);
+            let frame = PyBytes::new(py, frame);
             let answer = self.handler.bind(py).call_method1("answer", (request.route, frame));
             match answer.and_then(|answer| answer.extract()) {
                 Ok(Reply::Frame(frame, decode, tail, tensor_bytes)) => {
-                    reply.extend_from_slice(frame.as_bytes());
+                    if is_step {
+                        let written = Outputs(vec![Output::Frame(frame.as_bytes())]).write_into(reply);
+                        written.map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
+                    } else {
+                        reply.extend_from_slice(frame.as_bytes());
+                    }
                     let (decode, tail) = (Duration::from_nanos(decode), Duration::from_nanos(tail));
                     Ok(Work { decode, tail, tensor_bytes, bits: None })
                 }
