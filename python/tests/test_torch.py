@@ -13,6 +13,9 @@ import narrows.torch  # noqa: E402
 from narrows.torch import Codec, RateMeter, split  # noqa: E402
 from torch import nn  # noqa: E402
 
+# PyTorch warns of its own doings.
+pytestmark = pytest.mark.filterwarnings("default")
+
 
 def features(*shape, dtype=torch.float32, seed=0):
     generator = torch.Generator().manual_seed(seed)
