@@ -3,7 +3,7 @@
 //! burn's flex backend computes the gradient of a convolution's weights as a convolution with the whole image as its
 //! kernel, and that of its input as a transposed convolution. Here all three are matrix products of
 //! columns (`im2col`, Chellapilla et al. 2006) that stay in the cache: a few images at a time, as many as
-//! give the product about [`WIDTH`] columns. A training step of the demo network takes a third of the time.
+//! give the product about [`WIDTH`] columns. `docs/training.md` has the times.
 
 use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::checkpoint::strategy::NoCheckpointing;
