@@ -16,6 +16,7 @@ mod error;
 mod examples;
 mod fisher;
 mod network;
+mod normalisation;
 mod onnx;
 mod optimise;
 mod price;
