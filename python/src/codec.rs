@@ -285,7 +285,7 @@ pub(crate) struct Encoder {
     snapshot: bool,
     options: EncodeOptions,
     /// Boxed, because Python aligns its objects to 16 bytes and the encoder's vectors want 64.
-    encoder: Box<Mutex<Reused>>,
+    shared: Box<Mutex<Reused>>,
 }
 
 /// Encode with a shared encoder; its buffer comes out with the frame.
@@ -322,7 +322,7 @@ impl Encoder {
         let snapshot = wants_snapshot(&options);
         let encoder = narrows::Encoder::new(options.clone()).map_err(|error| failure::codec(py, &error))?;
         let reused = Reused { encoder, frame: Vec::new() };
-        Ok(Self { snapshot, options, encoder: Box::new(Mutex::new(reused)) })
+        Ok(Self { snapshot, options, shared: Box::new(Mutex::new(reused)) })
     }
 
     /// Encode an array into a frame.
@@ -335,11 +335,11 @@ impl Encoder {
             Seen::Device(array) => return cuda::encode(py, &array, &self.options),
         };
         // The lock is taken, used and left without the GIL: nobody waits for one while holding the other.
-        let frame = with_tensor(py, &array, self.snapshot, EncodeShared(&self.encoder))?;
+        let frame = with_tensor(py, &array, self.snapshot, EncodeShared(&self.shared))?;
         let frame = frame.map_err(|error| failure::codec(py, &error))?;
         let bytes = PyBytes::new(py, &frame);
         // For the next call, unless it is at it already.
-        if let Ok(mut reused) = self.encoder.try_lock() {
+        if let Ok(mut reused) = self.shared.try_lock() {
             reused.frame = frame;
         }
         Ok(bytes)
@@ -359,7 +359,7 @@ impl Encoder {
 #[pyclass(frozen, module = "narrows")]
 pub(crate) struct Decoder {
     limits: Limits,
-    decoder: Box<Mutex<narrows::Decoder>>,
+    shared: Box<Mutex<narrows::Decoder>>,
 }
 
 const _: () = assert!(align_of::<Encoder>() <= 16 && align_of::<Decoder>() <= 16, "what Python aligns to");
@@ -370,7 +370,7 @@ impl Decoder {
     #[pyo3(signature = (*, profiles: "collections.abc.Iterable[Profile] | None"=None, max_elements=None))]
     fn new(profiles: Option<&Bound<'_, PyAny>>, max_elements: Option<u64>) -> PyResult<Self> {
         let limits = limits(max_elements);
-        Ok(Self { limits, decoder: Box::new(Mutex::new(decoder_of(profiles, limits)?)) })
+        Ok(Self { limits, shared: Box::new(Mutex::new(decoder_of(profiles, limits)?)) })
     }
 
     /// Decode a frame into `out`, or into a new NumPy array.
@@ -388,7 +388,7 @@ impl Decoder {
         let bytes = bytes.get(py);
         let host = match out.map(Array::see).transpose()? {
             Some(Seen::Device(array)) => {
-                let profiles = py.detach(|| lock(&self.decoder).profiles_mut().clone());
+                let profiles = py.detach(|| lock(&self.shared).profiles_mut().clone());
                 cuda::decode_into(py, bytes, &array, profiles, self.limits)?;
                 return Ok(array.into_object());
             }
@@ -396,13 +396,13 @@ impl Decoder {
             None => None,
         };
         let tensor =
-            py.detach(|| lock(&self.decoder).decode(bytes)).map_err(|error| failure::codec(py, &error))?;
+            py.detach(|| lock(&self.shared).decode(bytes)).map_err(|error| failure::codec(py, &error))?;
         hand_out(py, tensor, out.zip(host.as_ref()))
     }
 
     /// Let frames name this profile too.
     fn add_profile(&self, py: Python<'_>, profile: &Bound<'_, Profile>) {
         let profile = profile.get().0.clone();
-        py.detach(|| lock(&self.decoder).profiles_mut().insert(profile));
+        py.detach(|| lock(&self.shared).profiles_mut().insert(profile));
     }
 }

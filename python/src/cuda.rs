@@ -134,12 +134,11 @@ impl DeviceEncoder {
 
 impl DeviceDecoder {
     fn new(device: usize, profiles: Profiles, limits: Limits) -> Result<Self> {
-        let kept = match take(&DECODERS, |kept| kept.device == device) {
-            Some(kept) => kept,
-            None => {
-                let gpu = gpu(device)?;
-                Self { device, decoder: Decoder::new(&gpu)?, stream: stream(&gpu)? }
-            }
+        let kept = if let Some(kept) = take(&DECODERS, |kept| kept.device == device) {
+            kept
+        } else {
+            let gpu = gpu(device)?;
+            Self { device, decoder: Decoder::new(&gpu)?, stream: stream(&gpu)? }
         };
         let Self { decoder, stream, .. } = kept;
         Ok(Self { device, decoder: decoder.with_profiles(profiles).with_limits(limits), stream })
