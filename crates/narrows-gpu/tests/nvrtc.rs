@@ -52,7 +52,7 @@ fn nvrtc_makes_machine_code_of_every_kernel_with_constants() {
     child.args(["--exact", "with_nvrtc", "--ignored", "--nocapture"]).env("LD_LIBRARY_PATH", folder);
     let output = child.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("machine code was made"), "{said}{:?}", output);
+    assert!(output.status.success() && said.contains("machine code was made"), "{said}{output:?}");
 }
 
 #[test]
