@@ -20,7 +20,7 @@ use burn_flex::{Flex, FlexTensor, Layout};
 use burn_tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::network::Convolution;
+use narrows_weights::net::Convolution;
 
 /// Columns of a product, about.
 const WIDTH: usize = 784;
@@ -331,7 +331,7 @@ mod tests {
     use burn_tensor::{Device, Distribution};
 
     use super::*;
-    use crate::network::direct;
+    use crate::run::direct;
 
     fn difference<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f32 {
         (a.inner() - b.inner()).abs().max().into_scalar()

@@ -4,10 +4,11 @@ use burn_tensor::module::{batch_norm, batch_norm_train};
 use burn_tensor::{Device, Gradients, Tensor, TensorData};
 
 use crate::examples::{Augmentation, Examples};
-use crate::network::{Kind, Layer, Network, convolve};
 use crate::normalisation;
-use crate::onnx::Model;
 use crate::random::Random;
+use crate::run::{convolve, run};
+use narrows_weights::net::Model;
+use narrows_weights::net::{Kind, Layer, Network};
 
 /// Added to variances before their root is taken.
 const EPSILON: f64 = 1e-5;
@@ -119,7 +120,7 @@ impl State {
             let numbers: Vec<u32> = (start as u32..(start + QUIET_BATCH).min(count) as u32).collect();
             let batch = examples.batch(&numbers, network.classes(), Augmentation::NONE, &mut random, device);
             let mut seen = Vec::new();
-            network.run(batch.images, |layer, input| {
+            run(network, batch.images, |layer, input| {
                 let kind = &network.layers()[layer];
                 let raw = tensors[layer].product(kind, input);
                 if !kind.is_normalised() {

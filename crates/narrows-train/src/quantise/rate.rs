@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::network::Network;
+use narrows_weights::net::Network;
 
 /// Bits of a stored network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
