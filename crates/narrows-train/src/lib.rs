@@ -15,6 +15,7 @@ mod curve;
 mod error;
 mod examples;
 mod fisher;
+mod normalisation;
 mod optimise;
 mod packed;
 mod price;

@@ -191,7 +191,7 @@ impl<'a> Trainer<'a> {
         let (loss, gradients) = self.gradients(&quantised, batch)?;
         let mut price = 0.0;
         if let (Some(rate), Some(controller)) = (rate, self.progress.price.as_mut()) {
-            price = controller.next(done, rate.bits_per_weight());
+            price = controller.next(done, rate.bits_per_weight(), rate.fixed_per_weight());
             self.running.iter_mut().zip(&histograms).for_each(|(running, counts)| running.update(counts));
         }
         self.descend(&grids, gradients, price, done);

@@ -51,6 +51,11 @@ impl Rate {
         self.total_bits() / self.weights as f64
     }
 
+    /// Steps, biases and names, in bits per weight: what no weight's bin changes.
+    pub fn fixed_per_weight(&self) -> f64 {
+        (self.scale_bits + self.header_bits) / self.weights as f64
+    }
+
     /// The entropy of the bins alone, in bits per weight.
     pub fn entropy_per_weight(&self) -> f64 {
         self.entropy_bits / self.weights as f64
