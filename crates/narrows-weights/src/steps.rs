@@ -74,6 +74,11 @@ impl Calibration {
         Self { importance: checkpoint.tensors().iter().map(read).collect() }
     }
 
+    /// Statistics by their names.
+    pub(crate) const fn from_values(importance: HashMap<String, Vec<f32>>) -> Self {
+        Self { importance }
+    }
+
     /// Importance of each column, if that is what is known of a tensor.
     pub fn of_columns(&self, name: &str, columns: usize) -> Option<&[f32]> {
         let values = self.importance.get(&format!("{name}{INPUTS_SUFFIX}"))?;

@@ -1,5 +1,6 @@
 //! The encoder of BERT (Devlin et al. 2018, arXiv:1810.04805) under its usual tensor names, for sentence embeddings.
 
+use super::attention::Heads;
 use super::linear::dense;
 use super::{Linear, Weights};
 use crate::error::{Error, Result};
@@ -146,8 +147,9 @@ impl Layer {
 
     fn run(&self, x: &[f32], heads: usize) -> Result<Vec<f32>> {
         let (query, key, value) = (self.query.run(x)?, self.key.run(x)?, self.value.run(x)?);
-        let features = self.attended_norm.scale.len();
-        let mut attended = self.attended.run(&attention(&query, &key, &value, features, heads))?;
+        let (features, words) = (self.attended_norm.scale.len(), x.len() / self.attended_norm.scale.len());
+        let heads = Heads { queries: heads, keys: heads, size: features / heads };
+        let mut attended = self.attended.run(&heads.attend(&query, &key, &value, |_| words))?;
         attended.iter_mut().zip(x).for_each(|(y, x)| *y += x);
         self.attended_norm.apply(&mut attended);
         let mut wide = self.wide.run(&attended)?;
@@ -157,35 +159,6 @@ impl Layer {
         self.norm.apply(&mut y);
         Ok(y)
     }
-}
-
-/// Each word's values, weighed by how well its query fits their keys, head by head.
-fn attention(query: &[f32], key: &[f32], value: &[f32], features: usize, heads: usize) -> Vec<f32> {
-    let (words, size) = (query.len() / features, features / heads);
-    let scale = 1.0 / (size as f32).sqrt();
-    let mut out = vec![0.0; query.len()];
-    let mut fits = vec![0.0; words];
-    for head in 0..heads {
-        let part = |x: &[f32], word: usize| {
-            word * features + head * size..x.len().min(word * features + (head + 1) * size)
-        };
-        for word in 0..words {
-            let query = &query[part(query, word)];
-            for (other, fit) in fits.iter_mut().enumerate() {
-                *fit = scale * query.iter().zip(&key[part(key, other)]).map(|(a, b)| a * b).sum::<f32>();
-            }
-            let most = fits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            fits.iter_mut().for_each(|fit| *fit = (*fit - most).exp());
-            let sum: f32 = fits.iter().sum();
-            for (other, fit) in fits.iter().enumerate() {
-                let to = &mut out[word * features + head * size..][..size];
-                to.iter_mut()
-                    .zip(&value[part(value, other)])
-                    .for_each(|(out, value)| *out += fit / sum * value);
-            }
-        }
-    }
-    out
 }
 
 /// `x` times the normal distribution function, by erf as in Abramowitz and Stegun, 7.1.26 (within 1.5e-7).

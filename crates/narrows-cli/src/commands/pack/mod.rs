@@ -1,4 +1,6 @@
-//! `narrows pack`: a checkpoint to packed weights.
+//! `narrows pack`: a checkpoint, or the weights of an ONNX model, to packed weights.
+
+mod onnx;
 
 use std::path::PathBuf;
 
@@ -18,12 +20,16 @@ Examples:
   narrows pack model.safetensors --per-channel          a step for each output channel
   narrows pack trained.safetensors                      weights of `narrows train` keep their grid
   narrows pack model.safetensors.index.json             a checkpoint in several files
-  narrows pack model.safetensors --lossless             every bit of every tensor";
+  narrows pack model.safetensors --lossless             every bit of every tensor
+  narrows pack model.onnx                               the weights of an ONNX model
+  narrows pack model.onnx --dataset DIR --bits 1.5      a network of images, calibrated with some of them: steps by
+                                                        how much each layer matters, errors made up for, statistics
+                                                        brought back";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// A .safetensors file, or the .index.json of a checkpoint in several
+    /// A .safetensors file, the .index.json of a checkpoint in several, or an .onnx model
     checkpoint: PathBuf,
     /// File to write [default: beside the input, ending in .packed.safetensors]
     #[arg(long, short)]
@@ -38,11 +44,19 @@ pub struct Args {
     #[arg(long)]
     per_channel: bool,
     /// Round for rate as well as for error: a bit is worth this many squared steps, 0.05 to 0.2 say
-    #[arg(long, value_name = "LAMBDA", default_value_t = 0.0)]
-    rdo: f32,
+    /// [default: 0, with --dataset 0.1]
+    #[arg(long, value_name = "LAMBDA")]
+    rdo: Option<f32>,
     /// Statistics of a calibration run: Fisher information NAME, or second moments of inputs NAME.inputs
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
+    /// Calibrate a network of images (.onnx) with training images of this folder, gzipped IDX files as in Debian's
+    /// dataset-fashion-mnist
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["calibration", "keep", "least_weights", "per_channel"])]
+    dataset: Option<PathBuf>,
+    /// Images to calibrate with
+    #[arg(long, value_name = "N", default_value_t = 512, requires = "dataset", value_parser = images)]
+    images: usize,
     /// Leave tensors as they are whose name contains this; may be given several times
     #[arg(long, value_name = "NAME")]
     keep: Vec<String>,
@@ -53,11 +67,19 @@ pub struct Args {
     #[arg(long, value_name = "STATES", default_value = "registers", value_parser = states)]
     states: States,
     /// Keep every bit of every tensor
-    #[arg(long, conflicts_with_all = ["bits", "bins", "per_channel", "rdo", "calibration", "keep", "least_weights", "states"])]
+    #[arg(long, conflicts_with_all = ["bits", "bins", "per_channel", "rdo", "calibration", "dataset", "keep", "least_weights", "states"])]
     lossless: bool,
     /// Replace a file that is there already
     #[arg(long)]
     force: bool,
+}
+
+/// More would fill the memory with what layers hand on.
+const MOST_IMAGES: usize = 4096;
+
+fn images(text: &str) -> Result<usize, String> {
+    let count = text.parse::<usize>().ok().filter(|count| (1..=MOST_IMAGES).contains(count));
+    count.ok_or_else(|| format!("it is a number from 1 to {MOST_IMAGES}"))
 }
 
 fn states(text: &str) -> Result<States, String> {
@@ -94,7 +116,21 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         Checkpoint::open(path)
             .map_err(|error| Failure::weights(format!("cannot read {}", path.display()), &error))
     };
-    let checkpoint = open(&args.checkpoint)?;
+    let is_onnx = args.checkpoint.extension().is_some_and(|extension| extension == "onnx");
+    let options = PackOptions { states: args.states, chunk_rows: None };
+    if let Some(folder) = &args.dataset {
+        let settings = settings(args, CALIBRATED_RDO);
+        let (bytes, tensors) = onnx::calibrated(
+            (&args.checkpoint, is_onnx),
+            (folder, args.images),
+            &settings,
+            &options,
+            &path,
+            output,
+        )?;
+        return report(&path, bytes, &tensors, output);
+    }
+    let checkpoint = if is_onnx { onnx::checkpoint(&args.checkpoint)? } else { open(&args.checkpoint)? };
     if checkpoint.texts().contains_key("narrows") {
         let failure = Failure::usage(format!("{} is packed already", args.checkpoint.display()));
         return Err(failure.hint("`narrows unpack` makes a plain file of it"));
@@ -103,17 +139,8 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let mode = if args.lossless {
         Mode::Lossless
     } else {
-        let settings = Settings {
-            bits: args.bits,
-            bins: args.bins,
-            scope: if args.per_channel { Scope::Row } else { Scope::Tensor },
-            lambda: args.rdo,
-            least_weights: args.least_weights,
-            keep: args.keep.clone(),
-        };
-        Mode::Quantize(settings, calibration.as_ref().map(Calibration::of))
+        Mode::Quantize(settings(args, 0.0), calibration.as_ref().map(Calibration::of))
     };
-    let options = PackOptions { states: args.states, chunk_rows: None };
     let progress = output.progress(checkpoint.tensors().len() as u64, "tensors");
     let mut tensors = Vec::new();
     let bytes = pack_checkpoint(&checkpoint, &path, &mode, &options, |packed| {
@@ -125,9 +152,24 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     report(&path, bytes, &tensors, output)
 }
 
+/// What a bit is worth when rounding with calibration, in squared steps: the slope of rate and error of a fine grid.
+const CALIBRATED_RDO: f32 = 0.1;
+
+fn settings(args: &Args, rdo: f32) -> Settings {
+    Settings {
+        bits: args.bits,
+        bins: args.bins,
+        scope: if args.per_channel { Scope::Row } else { Scope::Tensor },
+        lambda: args.rdo.unwrap_or(rdo),
+        least_weights: args.least_weights,
+        keep: args.keep.clone(),
+    }
+}
+
 fn default_output(args: &Args) -> PathBuf {
     let name = args.checkpoint.file_name().unwrap_or_default().to_string_lossy();
-    let stem = name.trim_end_matches(".json").trim_end_matches(".index").trim_end_matches(".safetensors");
+    let stem = name.trim_end_matches(".json").trim_end_matches(".index");
+    let stem = stem.trim_end_matches(".safetensors").trim_end_matches(".onnx");
     args.checkpoint.with_file_name(format!("{stem}.packed.safetensors"))
 }
 
