@@ -23,17 +23,20 @@ mod avx2;
 mod avx512;
 mod checkpoint;
 mod choice;
+mod contexts;
 mod data;
 #[cfg(target_arch = "x86_64")]
 #[doc(hidden)]
 pub mod dense;
 mod encode;
 mod error;
+mod feedback;
 mod file;
 mod frame;
 mod grid;
 mod kernel;
 mod layout;
+mod lossless;
 mod matrix;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -41,11 +44,13 @@ pub mod net;
 mod outliers;
 mod pack;
 mod reference;
+mod sensitivity;
 mod steps;
 mod strips;
 
 pub use checkpoint::{Checkpoint, OneOrMany, STEPS_KEY, Steps};
 pub use choice::States;
+pub use contexts::Contexts;
 pub use data::Data;
 pub use encode::{PackOptions, pack};
 pub use error::{Error, Result};

@@ -1,12 +1,13 @@
 //! `narrows pack`: a checkpoint to packed weights.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use narrows_weights::{
-    Calibration, Checkpoint, Mode, PackOptions, Packed, Scope, Settings, States, pack_checkpoint,
+    Calibration, Checkpoint, Contexts, Mode, PackOptions, Packed, Scope, Settings, States, pack_checkpoint,
 };
 use serde::Serialize;
 
+use crate::commands::embed::read_tokens;
 use crate::destination::{Destination, Existing};
 use crate::failure::{Failure, Result};
 use crate::output::{Align, Output, grouped, table};
@@ -16,6 +17,7 @@ Examples:
   narrows pack model.safetensors                        model.packed.safetensors, 4 bits a weight
   narrows pack model.safetensors --bits 1.6 --rdo 0.1   coarser, and rounded where that saves bits
   narrows pack model.safetensors --per-channel          a step for each output channel
+  narrows pack model.safetensors --tokens some.ids      a sentence encoder, rounded for its embeddings
   narrows pack trained.safetensors                      weights of `narrows train` keep their grid
   narrows pack model.safetensors.index.json             a checkpoint in several files
   narrows pack model.safetensors --lossless             every bit of every tensor";
@@ -43,6 +45,13 @@ pub struct Args {
     /// Statistics of a calibration run: Fisher information NAME, or second moments of inputs NAME.inputs
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
+    /// Run the sentence encoder (BERT's tensor names) on these sentences, a line of token numbers each: what turns
+    /// embeddings most is rounded most finely, and errors are fed back
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["calibration", "rdo", "per_channel"])]
+    tokens: Option<PathBuf>,
+    /// Attention heads of the sentence encoder [default: as config.json beside the checkpoint says]
+    #[arg(long, value_name = "N", requires = "tokens")]
+    heads: Option<usize>,
     /// Leave tensors as they are whose name contains this; may be given several times
     #[arg(long, value_name = "NAME")]
     keep: Vec<String>,
@@ -52,8 +61,11 @@ pub struct Args {
     /// States of the coder: registers (64 to 256, decoded fastest), smallest, or a power of two from 64 to 4096
     #[arg(long, value_name = "STATES", default_value = "registers", value_parser = states)]
     states: States,
+    /// Code weights in the context of their neighbours where that saves 1 %: sparse convolutions get smaller, products slower
+    #[arg(long)]
+    contexts: bool,
     /// Keep every bit of every tensor
-    #[arg(long, conflicts_with_all = ["bits", "bins", "per_channel", "rdo", "calibration", "keep", "least_weights", "states"])]
+    #[arg(long, conflicts_with_all = ["bits", "bins", "per_channel", "rdo", "calibration", "tokens", "keep", "least_weights", "states", "contexts"])]
     lossless: bool,
     /// Replace a file that is there already
     #[arg(long)]
@@ -99,7 +111,10 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         let failure = Failure::usage(format!("{} is packed already", args.checkpoint.display()));
         return Err(failure.hint("`narrows unpack` makes a plain file of it"));
     }
-    let calibration = args.calibration.as_ref().map(open).transpose()?;
+    let calibration = match &args.tokens {
+        Some(tokens) => Some(of_sentences(args, &checkpoint, tokens, output)?),
+        None => args.calibration.as_ref().map(open).transpose()?.as_ref().map(Calibration::of),
+    };
     let mode = if args.lossless {
         Mode::Lossless
     } else {
@@ -111,9 +126,10 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
             least_weights: args.least_weights,
             keep: args.keep.clone(),
         };
-        Mode::Quantize(settings, calibration.as_ref().map(Calibration::of))
+        Mode::Quantize(settings, calibration)
     };
-    let options = PackOptions { states: args.states, chunk_rows: None };
+    let contexts = if args.contexts { Contexts::Neighbour } else { Contexts::One };
+    let options = PackOptions { states: args.states, contexts, chunk_rows: None };
     let progress = output.progress(checkpoint.tensors().len() as u64, "tensors");
     let mut tensors = Vec::new();
     let bytes = pack_checkpoint(&checkpoint, &path, &mode, &options, |packed| {
@@ -125,13 +141,59 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     report(&path, bytes, &tensors, output)
 }
 
+/// What is found by running the checkpoint's sentence encoder.
+fn of_sentences(
+    args: &Args,
+    checkpoint: &Checkpoint,
+    tokens: &Path,
+    output: &Output,
+) -> Result<Calibration> {
+    let number = |token: i64| {
+        u32::try_from(token).map_err(|error| {
+            let sentence = format!("{} holds something other than token numbers", tokens.display());
+            Failure::data(sentence).because(format!("{token}: {error}"))
+        })
+    };
+    let sentence = |words: Vec<i64>| words.into_iter().map(number).collect::<Result<Vec<u32>>>();
+    let sentences = read_tokens(tokens)?.into_iter().map(sentence).collect::<Result<Vec<_>>>()?;
+    let heads = match args.heads {
+        Some(heads) => heads,
+        None => configured_heads(&args.checkpoint)?,
+    };
+    let progress = output.progress(0, "runs");
+    let found = Calibration::of_sentences(checkpoint, &sentences, heads, |done, all| {
+        progress.set_length(all as u64);
+        progress.set_position(done as u64);
+    });
+    progress.finish_and_clear();
+    found.map_err(|error| {
+        let sentence = format!("cannot run the sentence encoder of {}", args.checkpoint.display());
+        Failure::weights(sentence, &error)
+    })
+}
+
+/// The number of attention heads that a model's configuration gives.
+fn configured_heads(checkpoint: &Path) -> Result<usize> {
+    let path = checkpoint.with_file_name("config.json");
+    let unknown = |cause: String| {
+        let failure = Failure::usage("it is not known how many attention heads the sentence encoder has");
+        failure.because(cause).hint("give their number: --heads 12")
+    };
+    let text =
+        std::fs::read(&path).map_err(|error| unknown(format!("cannot read {}: {error}", path.display())))?;
+    let config: serde_json::Value =
+        serde_json::from_slice(&text).map_err(|error| unknown(format!("{}: {error}", path.display())))?;
+    let heads = config["num_attention_heads"].as_u64().and_then(|heads| usize::try_from(heads).ok());
+    heads.ok_or_else(|| unknown(format!("{} has no number `num_attention_heads`", path.display())))
+}
+
 fn default_output(args: &Args) -> PathBuf {
     let name = args.checkpoint.file_name().unwrap_or_default().to_string_lossy();
     let stem = name.trim_end_matches(".json").trim_end_matches(".index").trim_end_matches(".safetensors");
     args.checkpoint.with_file_name(format!("{stem}.packed.safetensors"))
 }
 
-fn report(path: &std::path::Path, bytes: u64, tensors: &[Packed], output: &Output) -> Result<()> {
+fn report(path: &Path, bytes: u64, tensors: &[Packed], output: &Output) -> Result<()> {
     let bytes_before: u64 = tensors.iter().map(|tensor| tensor.bytes_before as u64).sum();
     let elements: usize = tensors.iter().map(|tensor| tensor.elements).sum();
     let packed = || tensors.iter().filter(|tensor| tensor.entropy.is_some());
@@ -193,7 +255,7 @@ fn report(path: &std::path::Path, bytes: u64, tensors: &[Packed], output: &Outpu
 }
 
 /// Whether a file is one of packed weights, whole or not.
-pub fn is_packed(path: &std::path::Path) -> bool {
+pub fn is_packed(path: &Path) -> bool {
     use std::io::Read;
     // The header's length, then a JSON object, whose first entries are the metadata.
     const LOOKED_AT: u64 = 4096;

@@ -1,6 +1,6 @@
 //! Networks that run from packed weights: what is packed stays packed, in the mapped file.
 
-mod bert;
+pub(crate) mod bert;
 mod conv;
 mod linear;
 
