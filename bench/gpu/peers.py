@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
 """Other entropy coders on the same GPU and symbols, where they are installed: nvCOMP ANS, DietGPU, torch_ans.
 
-    python3 peers.py [--quick] > peers.json
+    python3 peers.py [--quick] > peers.jsonl     an object to a line, as soon as it is known
+    python3 peers.py --build                     DietGPU only, into where PyTorch keeps extensions
 
-`run` installs the wheels that `pack` has fetched; DietGPU and torch_ans's kernels are built from source, by PyTorch and a CUDA toolkit.
+`run` installs the wheels that `pack` has fetched, into the folder PEERS_SITE; DietGPU and torch_ans's kernels are built from source,
+by PyTorch and a CUDA toolkit.
 
 They code bytes without a quantiser: each is given the symbols of features at 4 bits, a byte each. A peer that is not there is
 named with the reason. Times are medians, by CUDA events.
 """
 
+import importlib
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -53,36 +57,57 @@ def figures(torch, data, compressed_bytes, encode, decode):
     }
 
 
-def nvcomp_ans(torch, data):
-    """Output in place and, to decode, its configuration made beforehand: nothing that it need not do is timed."""
-    from nvidia import nvcomp
+def import_nvcomp():
+    """From the wheels, even where another `nvidia` package comes first."""
+    import nvidia
 
+    folder = str(pathlib.Path(os.environ.get("PEERS_SITE", "site")) / "nvidia")
+    if folder not in list(nvidia.__path__):
+        nvidia.__path__.append(folder)
+    return importlib.import_module("nvidia.nvcomp")
+
+
+def nvcomp_ans(torch, data, chunk):
+    """Output in place and, to decode, its configuration made beforehand: nothing that it need not do is timed."""
+    nvcomp = import_nvcomp()
     stream = torch.cuda.current_stream().cuda_stream
-    codec = nvcomp.Codec(algorithm="ANS", cuda_stream=stream, execution_policy=nvcomp.ExecutionPolicy.LATENCY)
+    codec = nvcomp.Codec(
+        algorithm="ANS", cuda_stream=stream, uncomp_chunk_size=chunk, execution_policy=nvcomp.ExecutionPolicy.LATENCY
+    )
     source = nvcomp.as_array(data)
     compressed = codec.encode(source)
     size = compressed.buffer_size
-    configuration = codec.decompression_config(compressed)
-    room, back = codec.encode(source), codec.decode(compressed, "|u1")
-    if bytes(back.cpu()) != bytes(data.cpu().numpy()):
+    back = codec.decode(compressed, "|u1")
+    if not torch.equal(torch.as_tensor(back, device="cuda").view(torch.uint8).flatten(), data):
         raise RuntimeError("other symbols came back")
-    return figures(
-        torch,
-        data,
-        size,
-        lambda: codec.encode(source, out=room),
-        lambda: codec.decode(compressed, "|u1", out=back, decompression_config=configuration),
-    )
+
+    def both(encode, decode):
+        return figures(torch, data, size, encode, decode)
+
+    try:
+        configuration, room = codec.decompression_config(compressed), codec.encode(source)
+        found = both(
+            lambda: codec.encode(source, out=room),
+            lambda: codec.decode(compressed, "|u1", out=back, decompression_config=configuration),
+        )
+    except (AttributeError, TypeError) as error:
+        # Versions without these: they take memory for each call.
+        found = both(lambda: codec.encode(source), lambda: codec.decode(compressed, "|u1"))
+        found["note"] = f"memory is taken in every call ({error})"[:200]
+    return {"chunk_bytes": chunk, **found}
 
 
 def build_dietgpu():
     """Its library, from the sources that `pack` has put beside this file; `logging.h` stands in for glog."""
+    import torch
     import torch.utils.cpp_extension as extension
 
     root = pathlib.Path(__file__).resolve().parent
     sources = root / "dietgpu" / "dietgpu"
     if not sources.is_dir():
         raise RuntimeError("its sources were not packed")
+    # This device alone.
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "{}.{}".format(*torch.cuda.get_device_capability()))
     files = [sources / "DietGpu.cpp", *sorted((sources / "utils").glob("*.cpp"))]
     for part in ["ans", "float"]:
         files += [file for file in sorted((sources / part).glob("*.cu")) if not file.name.endswith("Test.cu")]
@@ -121,37 +146,48 @@ def dietgpu(torch, data):
 
 def torch_ans():
     """Its own benchmark, in its own words: 50 MB of 256 kinds of symbols, its rANS for warps and its default."""
-    report = {}
     for impl, more in [("rans32_16", ["-i", "32", "--freq-precision", "12"]), ("rans64", [])]:
         for mode in ["push", "pop"]:
             command = [sys.executable, "-m", "torch_ans.benchmark", "-d", "cuda", "--mode", mode, "--impl", impl, *more]
             command += ["--data-size-mb", "50", "--warmup", "2", "--repeat", "5"]
-            run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-            report[f"{impl} {mode}"] = (run.stdout + run.stderr[-500:]).splitlines()
-    return report
+            path = os.pathsep.join(filter(None, [os.environ.get("PEERS_SITE"), os.environ.get("PYTHONPATH")]))
+            run = subprocess.run(
+                command, capture_output=True, text=True, timeout=90, check=False, env={**os.environ, "PYTHONPATH": path}
+            )
+            yield {"what": f"{impl} {mode}", "status": run.returncode, "said": (run.stdout[-2000:] + run.stderr[-500:]).splitlines()}
+
+
+def each_size(torch, peer, *options):
+    for count in SIZES:
+        yield peer(torch, symbols(torch, count), *options)
+
+
+def report(name, figures_of):
+    """Print what a peer gives, one after the other; what it cannot, with the reason."""
+    try:
+        for found in figures_of():
+            print(json.dumps({"peer": name, **found}), flush=True)
+    except Exception as error:
+        print(json.dumps({"peer": name, "not measured": f"{type(error).__name__}: {error}"[:2000]}), flush=True)
 
 
 def main():
-    results = {}
     try:
         import torch
 
+        if "--build" in sys.argv:
+            return build_dietgpu()
         if not torch.cuda.is_available():
             raise RuntimeError("PyTorch finds no GPU")
     except Exception as error:
-        print(json.dumps({"not measured": f"PyTorch: {error}"}))
-        return
-    results["device"] = torch.cuda.get_device_name()
-    for name, peer in [("nvcomp ANS", nvcomp_ans), ("DietGPU", dietgpu)]:
-        try:
-            results[name] = [peer(torch, symbols(torch, count)) for count in SIZES]
-        except Exception as error:
-            results[name] = {"not measured": f"{type(error).__name__}: {error}"}
-    try:
-        results["torch_ans"] = torch_ans()
-    except Exception as error:
-        results["torch_ans"] = {"not measured": f"{type(error).__name__}: {error}"}
-    print(json.dumps(results, indent=1))
+        print(json.dumps({"peer": "all", "not measured": f"PyTorch: {error}"}))
+        return None
+    for chunk in [1 << 16, 1 << 18]:
+        report("nvCOMP ANS", lambda chunk=chunk: each_size(torch, nvcomp_ans, chunk))
+    report("torch_ans", torch_ans)
+    # Last, since it may still have to be built.
+    report("DietGPU", lambda: each_size(torch, dietgpu))
+    return None
 
 
 if __name__ == "__main__":

@@ -52,12 +52,20 @@ def codec_for(bits: int) -> Codec:
     return Codec(bits, axis=1, per_sample=True)
 
 
-def evaluate(model: Any, tokenizer: Any, tasks: Sequence[str], limit: int | None) -> dict[str, float]:
-    """Accuracy in percent by task, by lm-eval."""
+def evaluate(
+    model: Any, tokenizer: Any, tasks: Sequence[str], limit: int | None = None, folder: str | None = None
+) -> dict[str, float]:
+    """Accuracy in percent by task, by lm-eval; ``folder`` holds tasks of one's own."""
     import lm_eval
     from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
 
-    results = lm_eval.simple_evaluate(model=HFLM(pretrained=model, tokenizer=tokenizer), tasks=list(tasks), limit=limit)
+    results = lm_eval.simple_evaluate(
+        model=HFLM(pretrained=model, tokenizer=tokenizer),
+        tasks=list(tasks),
+        limit=limit,
+        task_manager=TaskManager(include_path=folder),
+    )
     return {task: 100 * results["results"][task]["acc,none"] for task in tasks}
 
 
@@ -77,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--at", type=int, help="decoder layer after which to cut (default: the middle one)")
     parser.add_argument("--bits", type=int, nargs="+", default=[4, 6, 8])
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
+    parser.add_argument("--include", metavar="FOLDER", help="lm-eval tasks of your own (YAML)")
     parser.add_argument("--limit", type=int, help="questions of each task (default: all)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", metavar="FILE")
@@ -87,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(args.model, dtype="auto").to(args.device).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(args.model)
     at = len(decoder_layers(model)) // 2 - 1 if args.at is None else args.at
-    rows = table(model, lambda: evaluate(model, tokenizer, args.tasks, args.limit), at, args.bits)
+    rows = table(model, lambda: evaluate(model, tokenizer, args.tasks, args.limit, args.include), at, args.bits)
     show(rows, args.json)
 
 

@@ -127,20 +127,34 @@ class Client:
     def request(self, route: str, frame: Buffer, *, timeout: float | None = None) -> Answer:
         """Send a frame that is already encoded, and wait for the answer, a frame as well.
 
+        Args:
+            route: one of :attr:`routes`.
+            frame: what :func:`narrows.encode` gave.
+            timeout: seconds, if not the client's own.
+
         Raises:
-            As :meth:`run`.
+            RefusedError: the server's failure; ``code`` and ``text`` say which.
+            DeadlineError, LinkError: no answer.
         """
         return self._client.request(route, frame, timeout=timeout)
 
     def ping(self) -> float:
-        """Seconds there and back, without payload or tail."""
+        """Seconds there and back, without payload or tail.
+
+        Raises:
+            DeadlineError, LinkError: no answer.
+        """
         return self._client.ping()
 
     def offer(self, profile: Profile) -> None:
         """Give the server a profile, unless it has it, so that frames may name it.
 
+        Args:
+            profile: what the client's encoder was made with, or will be.
+
         Raises:
             RefusedError: it takes none.
+            DeadlineError, LinkError: no answer.
         """
         self._client.offer(profile)
         self._decoder.add_profile(profile)
@@ -167,6 +181,10 @@ class AsyncClient:
         options: as of :class:`Client`. A shared ``encoder`` is used by one request at a time.
 
     Use it with ``async with``; it connects there.
+
+    Raises:
+        ValueError: no connections.
+        LinkError, RefusedError, OptionError: on entering ``async with``, as :class:`Client`.
     """
 
     def __init__(self, address: str, *, connections: int = 1, **options: Any) -> None:

@@ -7,7 +7,8 @@ use narrows::{EncodeOptions, Error, Estimate, Limits, ProfileId, Tensor, TensorV
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::array::{Array, WithTensor, with_tensor};
+use crate::array::{Array, Seen, WithTensor, with_tensor};
+use crate::cuda;
 use crate::failure;
 use crate::frame::{Bytes, Header, Plan};
 use crate::numpy;
@@ -29,7 +30,8 @@ thread_local! {
     static LAST_DECODER: RefCell<Option<Box<narrows::Decoder>>> = const { RefCell::new(None) };
 }
 
-fn same(a: &EncodeOptions, b: &EncodeOptions) -> bool {
+/// Whether an encoder with these options does what one with those does.
+pub(crate) fn same(a: &EncodeOptions, b: &EncodeOptions) -> bool {
     let id = |options: &EncodeOptions| -> Option<ProfileId> { options.profile.as_ref().map(|p| p.id()) };
     a.quantizer == b.quantizer
         && a.layout == b.layout
@@ -60,7 +62,8 @@ impl WithTensor for EncodeOnce {
 ///
 /// Args:
 ///     array: float32, float16 or bfloat16, of rank 1 to 8 and any strides: NumPy, or anything with the buffer protocol
-///         or DLPack on the CPU. Contiguous arrays are read where they lie.
+///         or DLPack. Contiguous arrays are read where they lie. Arrays on an NVIDIA GPU have to be contiguous and are
+///         encoded there, with "aiq" over the full range or a profile, and rANS.
 ///     bits: quantise to 2**bits levels, 1 to 8; ignored if lossless or with a profile.
 ///     quantizer: "aiq" (one range for the tensor), "per-channel", or "lossless" (every bit, NaN included).
 ///     clip: the range that the levels span: None for all of it, a percentile such as 99.9, or "mse".
@@ -79,7 +82,7 @@ impl WithTensor for EncodeOnce {
 ///     NonFiniteError: NaN or infinity, unless lossless.
 ///     ShapeError: rank 0 or above 8, or no such axis.
 ///     OptionError: an option outside its range.
-///     DeviceError: the array is on a GPU.
+///     DeviceError: the array is on a GPU, and that cannot be used or does not offer the options.
 ///
 /// >>> import numpy, narrows
 /// >>> features = numpy.maximum(numpy.sin(numpy.arange(64 * 14 * 14, dtype="f4")), 0).reshape(64, 14, 14)
@@ -103,7 +106,10 @@ pub(crate) fn encode<'py>(
 ) -> PyResult<Bound<'py, PyBytes>> {
     let words = Words { bits, quantizer, clip, layout, coder, target, axis, profile };
     let options = words.options(py)?;
-    let array = Array::of(array)?;
+    let array = match Array::see(array)? {
+        Seen::Host(array) => array,
+        Seen::Device(array) => return cuda::encode(py, &array, &options),
+    };
     let snapshot = wants_snapshot(&options);
     let reused = with_tensor(py, &array, snapshot, EncodeOnce(options))?
         .map_err(|error| failure::codec(py, &error))?;
@@ -119,7 +125,7 @@ pub(crate) fn encode<'py>(
 /// Args:
 ///     frame: bytes, or anything that holds bytes. Any bytes are safe.
 ///     out: a writable, contiguous array of the frame's element type and shape to decode into: NumPy, or anything with
-///         the buffer protocol or DLPack on the CPU.
+///         the buffer protocol or DLPack. If it lies on an NVIDIA GPU, the frame is decoded there.
 ///     profiles: the profiles that the frame may name.
 ///     max_elements: the most elements to take memory for (about 6 bytes each).
 ///
@@ -132,6 +138,9 @@ pub(crate) fn encode<'py>(
 ///     LimitError: the tensor is larger than `max_elements`.
 ///     UnknownProfileError: the frame names a profile that is not in `profiles`.
 ///     ArrayError, ShapeError: `out` does not fit.
+///     DeviceError: `out` is on a GPU that cannot be used.
+///
+/// After an exception `out` is as it was; if it lies on a GPU, its elements are unspecified.
 ///
 /// >>> import numpy, narrows
 /// >>> frame = narrows.encode(numpy.linspace(0, 1, 12, dtype="f4").reshape(3, 4), bits=8)
@@ -147,24 +156,48 @@ pub(crate) fn decode<'py>(
     max_elements: Option<u64>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let bytes = Bytes::of(frame)?;
+    let host = match out.map(Array::see).transpose()? {
+        Some(Seen::Device(array)) => {
+            let (profiles, limits) = (profile::collect(profiles)?, limits(max_elements));
+            cuda::decode_into(py, bytes.get(py), &array, profiles, limits)?;
+            return Ok(array.into_object());
+        }
+        Some(Seen::Host(array)) => Some(array),
+        None => None,
+    };
     let plain = profiles.is_none() && max_elements.is_none();
     let mut decoder = match LAST_DECODER.take() {
         Some(decoder) if plain => decoder,
-        _ => Box::new(decoder_of(profiles, max_elements)?),
+        _ => Box::new(decoder_of(profiles, limits(max_elements))?),
     };
     let mut tensor = Tensor::default();
     decode_with(py, &mut decoder, bytes.get(py), &mut tensor)?;
     if plain && tensor.shape().elements() <= KEPT_ELEMENTS {
         LAST_DECODER.set(Some(decoder));
     }
+    hand_out(py, tensor, out.zip(host.as_ref()))
+}
+
+/// The tensor in the array that was given for it, or else in one of its own.
+fn hand_out<'py>(
+    py: Python<'py>,
+    tensor: Tensor,
+    out: Option<(&Bound<'py, PyAny>, &Array)>,
+) -> PyResult<Bound<'py, PyAny>> {
     match out {
-        Some(out) => numpy::copy_out(py, &tensor, out),
+        Some((object, array)) => {
+            numpy::copy_out(py, &tensor, array)?;
+            Ok(object.clone())
+        }
         None => numpy::array(py, tensor),
     }
 }
 
-fn decoder_of(profiles: Option<&Bound<'_, PyAny>>, max_elements: Option<u64>) -> PyResult<narrows::Decoder> {
-    let limits = max_elements.map_or_else(Limits::default, |max_elements| Limits { max_elements });
+fn limits(max_elements: Option<u64>) -> Limits {
+    max_elements.map_or_else(Limits::default, |max_elements| Limits { max_elements })
+}
+
+fn decoder_of(profiles: Option<&Bound<'_, PyAny>>, limits: Limits) -> PyResult<narrows::Decoder> {
     Ok(narrows::Decoder::new().with_limits(limits).with_profiles(profile::collect(profiles)?))
 }
 
@@ -250,17 +283,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[pyclass(frozen, module = "narrows")]
 pub(crate) struct Encoder {
     snapshot: bool,
+    options: EncodeOptions,
     /// Boxed, because Python aligns its objects to 16 bytes and the encoder's vectors want 64.
-    encoder: Box<Mutex<narrows::Encoder>>,
+    shared: Box<Mutex<Reused>>,
 }
 
-struct EncodeShared<'a>(&'a Mutex<narrows::Encoder>);
+/// Encode with a shared encoder; its buffer comes out with the frame.
+struct EncodeShared<'a>(&'a Mutex<Reused>);
 
 impl WithTensor for EncodeShared<'_> {
     type Output = Result<Vec<u8>, Error>;
     fn with(self, tensor: &TensorView<'_>) -> Self::Output {
-        let mut encoder = lock(self.0);
-        encoder.encode(tensor)
+        let mut reused = lock(self.0);
+        let Reused { encoder, frame } = &mut *reused;
+        encoder.encode_into(tensor, frame)?;
+        Ok(std::mem::take(frame))
     }
 }
 
@@ -283,8 +320,9 @@ impl Encoder {
         let words = Words { bits, quantizer, clip, layout, coder, target, axis, profile };
         let options = words.options(py)?;
         let snapshot = wants_snapshot(&options);
-        let encoder = narrows::Encoder::new(options).map_err(|error| failure::codec(py, &error))?;
-        Ok(Self { snapshot, encoder: Box::new(Mutex::new(encoder)) })
+        let encoder = narrows::Encoder::new(options.clone()).map_err(|error| failure::codec(py, &error))?;
+        let reused = Reused { encoder, frame: Vec::new() };
+        Ok(Self { snapshot, options, shared: Box::new(Mutex::new(reused)) })
     }
 
     /// Encode an array into a frame.
@@ -292,11 +330,19 @@ impl Encoder {
     /// Raises:
     ///     As `narrows.encode`.
     fn encode<'py>(&self, py: Python<'py>, array: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-        let array = Array::of(array)?;
+        let array = match Array::see(array)? {
+            Seen::Host(array) => array,
+            Seen::Device(array) => return cuda::encode(py, &array, &self.options),
+        };
         // The lock is taken, used and left without the GIL: nobody waits for one while holding the other.
-        let frame = with_tensor(py, &array, self.snapshot, EncodeShared(&self.encoder))?;
+        let frame = with_tensor(py, &array, self.snapshot, EncodeShared(&self.shared))?;
         let frame = frame.map_err(|error| failure::codec(py, &error))?;
-        Ok(PyBytes::new(py, &frame))
+        let bytes = PyBytes::new(py, &frame);
+        // For the next call, unless it is at it already.
+        if let Ok(mut reused) = self.shared.try_lock() {
+            reused.frame = frame;
+        }
+        Ok(bytes)
     }
 }
 
@@ -304,11 +350,17 @@ impl Encoder {
 ///
 /// Args:
 ///     profiles: the profiles that frames may name.
-///     max_elements: the most elements to take memory for.
+///     max_elements: the most elements to take memory for (about 6 bytes each).
+///
+/// Raises:
+///     TypeError: something else than a profile.
 ///
 /// Threads may share one; they take turns.
 #[pyclass(frozen, module = "narrows")]
-pub(crate) struct Decoder(Box<Mutex<narrows::Decoder>>);
+pub(crate) struct Decoder {
+    limits: Limits,
+    shared: Box<Mutex<narrows::Decoder>>,
+}
 
 const _: () = assert!(align_of::<Encoder>() <= 16 && align_of::<Decoder>() <= 16, "what Python aligns to");
 
@@ -317,7 +369,8 @@ impl Decoder {
     #[new]
     #[pyo3(signature = (*, profiles: "collections.abc.Iterable[Profile] | None"=None, max_elements=None))]
     fn new(profiles: Option<&Bound<'_, PyAny>>, max_elements: Option<u64>) -> PyResult<Self> {
-        Ok(Self(Box::new(Mutex::new(decoder_of(profiles, max_elements)?))))
+        let limits = limits(max_elements);
+        Ok(Self { limits, shared: Box::new(Mutex::new(decoder_of(profiles, limits)?)) })
     }
 
     /// Decode a frame into `out`, or into a new NumPy array.
@@ -333,16 +386,23 @@ impl Decoder {
     ) -> PyResult<Bound<'py, PyAny>> {
         let bytes = Bytes::of(frame)?;
         let bytes = bytes.get(py);
-        let tensor = py.detach(|| lock(&self.0).decode(bytes)).map_err(|error| failure::codec(py, &error))?;
-        match out {
-            Some(out) => numpy::copy_out(py, &tensor, out),
-            None => numpy::array(py, tensor),
-        }
+        let host = match out.map(Array::see).transpose()? {
+            Some(Seen::Device(array)) => {
+                let profiles = py.detach(|| lock(&self.shared).profiles_mut().clone());
+                cuda::decode_into(py, bytes, &array, profiles, self.limits)?;
+                return Ok(array.into_object());
+            }
+            Some(Seen::Host(array)) => Some(array),
+            None => None,
+        };
+        let tensor =
+            py.detach(|| lock(&self.shared).decode(bytes)).map_err(|error| failure::codec(py, &error))?;
+        hand_out(py, tensor, out.zip(host.as_ref()))
     }
 
     /// Let frames name this profile too.
     fn add_profile(&self, py: Python<'_>, profile: &Bound<'_, Profile>) {
         let profile = profile.get().0.clone();
-        py.detach(|| lock(&self.0).profiles_mut().insert(profile));
+        py.detach(|| lock(&self.shared).profiles_mut().insert(profile));
     }
 }

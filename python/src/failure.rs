@@ -109,6 +109,20 @@ pub(crate) fn codec(py: Python<'_>, error: &Error) -> PyErr {
     }
 }
 
+/// A GPU's error.
+#[cfg(feature = "cuda")]
+pub(crate) fn gpu(py: Python<'_>, error: &narrows_gpu::Error) -> PyErr {
+    match error {
+        narrows_gpu::Error::Codec(error) => codec(py, error),
+        narrows_gpu::Error::NotOffered { what } => {
+            let text =
+                format!("{what} is not offered on a GPU; move the tensor to the CPU (`.cpu()` in PyTorch)");
+            raise(py, Kind::Device, &text)
+        }
+        other => raise(py, Kind::Device, &other.to_string()),
+    }
+}
+
 /// A size above its limit.
 pub(crate) fn limit_exceeded(py: Python<'_>, text: &str, value: u64, limit: u64) -> PyErr {
     with_fields(py, Kind::Limit, text, |fields| {

@@ -8,6 +8,8 @@
 
 mod array;
 mod codec;
+#[cfg_attr(not(feature = "cuda"), path = "cuda_absent.rs")]
+mod cuda;
 mod failure;
 mod frame;
 mod link;

@@ -93,21 +93,16 @@ pub(crate) fn array(py: Python<'_>, tensor: Tensor) -> PyResult<Bound<'_, PyAny>
     names.ndarray.bind(py).call1((shape, dtype, memory))
 }
 
-/// Copy the tensor into `out`, and give that back.
+/// Copy the tensor into `out`.
 ///
 /// # Errors
 /// `ArrayError` or `ShapeError` if it does not fit.
-pub(crate) fn copy_out<'py>(
-    py: Python<'py>,
-    tensor: &Tensor,
-    out: &Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let array = Array::of(out)?;
-    array.expect_output(py, tensor.dtype(), tensor.shape())?;
+pub(crate) fn copy_out(py: Python<'_>, tensor: &Tensor, out: &Array) -> PyResult<()> {
+    out.expect_output(py, tensor.dtype(), tensor.shape())?;
     match tensor.elements() {
-        Elements::F32(elements) => array.fill(elements),
-        Elements::F16(elements) => array.fill(elements),
-        Elements::Bf16(elements) => array.fill(elements),
+        Elements::F32(elements) => out.fill(elements),
+        Elements::F16(elements) => out.fill(elements),
+        Elements::Bf16(elements) => out.fill(elements),
     }
-    Ok(out.clone())
+    Ok(())
 }

@@ -82,7 +82,7 @@ impl Profile {
         profile.map(|profile| Self(Arc::new(profile))).map_err(|error| failure::codec(py, &error))
     }
 
-    /// A profile from the bytes of its file.
+    /// A profile from `data`, the bytes of its file.
     ///
     /// Raises:
     ///     FrameError: the bytes are not a profile, or changed on their way.

@@ -15,8 +15,8 @@ ROOT = Path(os.environ.get("NARROWS_REPOSITORY", HERE.parent))
 
 def script(path, *args):
     """Run a script as a person would; its output."""
-    environment = os.environ | {"PYTHONPATH": str(HERE)}
-    done = subprocess.run([sys.executable, HERE / path, *args], env=environment, capture_output=True, text=True, timeout=120)
+    environment = os.environ | {"PYTHONPATH": str(HERE), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, HERE / path, *args], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -93,6 +93,42 @@ def test_a_table_of_a_language_model():
     assert (answers() == right).all()
     with pytest.raises(ValueError, match="0 to 3"), llama.coded(model, 4, llama.codec_for(4)):
         pass
+
+
+def test_lm_eval_asks_a_model_from_disk(tmp_path):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed")
+    tokenizers = pytest.importorskip("tokenizers")
+    words = ["<unk>", "<s>", "</s>", *"what is the colour of a an sky grass blue green red sun yellow ?".split()]
+    model = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: k for k, word in enumerate(words)}, "<unk>"))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=model, **special).save_pretrained(tmp_path / "model")
+    config = transformers.LlamaConfig(
+        vocab_size=len(words), hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=2,
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
+    questions = [
+        {"question": f"what is the colour of the {thing} ?", "choices": ["blue", "green", "yellow"], "answer": k % 3}
+        for k, thing in enumerate(["sky", "grass", "sun"] * 4)
+    ]
+    (tmp_path / "questions.json").write_text("\n".join(json.dumps(one) for one in questions))
+    (tmp_path / "colours.yaml").write_text(
+        f"task: colours\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {tmp_path}/questions.json}}}}\n"
+        "output_type: multiple_choice\ntest_split: test\ndoc_to_text: '{{question}}'\ndoc_to_choice: '{{choices}}'\n"
+        "doc_to_target: '{{answer}}'\nmetric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
+    )
+    table = tmp_path / "table.json"
+    script(
+        "evaluation/llama.py", "--model", tmp_path / "model", "--include", tmp_path, "--tasks", "colours", "--bits", "3", "8",
+        "--device", "cpu", "--json", table,
+    )  # fmt: skip
+    rows = json.loads(table.read_text())
+    assert [row["Q"] for row in rows] == ["", 3, 8]
+    assert all(0 <= row["colours"] <= 100 for row in rows)
+    assert rows[1]["bits/element"] < rows[2]["bits/element"] < rows[0]["bits/element"]
 
 
 def test_sentences_over_the_link(tmp_path):

@@ -127,6 +127,9 @@ impl Failure {
             E::NonFinite { .. } => {
                 failure.hint("--lossless keeps every value; --keep NAME leaves a tensor as it is")
             }
+            E::Onnx(narrows_weights::net::OnnxError::Decode { .. }) => {
+                failure.hint("is it another kind of file?")
+            }
             E::Container { .. } => {
                 failure.hint("narrows packs .safetensors files, and .index.json of several")
             }

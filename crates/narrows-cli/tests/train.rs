@@ -124,6 +124,16 @@ fn tables_go_on_where_they_were_stopped() {
     assert_eq!(rows.len(), 23);
     assert_eq!((rows[22]["family"].as_str(), rows[22]["value"].as_f64()), (Some("fisher"), Some(2.5)));
     assert!(text(&fs::read(folder.path("t.html")).unwrap()).contains("Fisher, 2.5 bits"));
+    // Coders are compared on the weights of a checkpoint.
+    folder.succeed(&["train", MODEL, "--dataset", "data", "--fisher", "1.5", "-o", "fisher.safetensors"]);
+    folder.succeed(&[&args[..], &["--checkpoint", "fisher.safetensors", "--deepcabac", "50000"]].concat());
+    let page = text(&fs::read(folder.path("t.html")).unwrap());
+    for row in ["tANS, 64 states", "tANS, 1024 states", "rANS", "Huffman", "DeepCABAC", "each output channel"]
+    {
+        assert!(page.contains(row), "{row}");
+    }
+    folder.fail(DATA, &[&args[..], &["--checkpoint", "t.json"]].concat());
+    folder.fail(USAGE, &[&args[..], &["--deepcabac", "5"]].concat());
     let other = [&args[..8], &["2", "-o", "t.html"]].concat();
     assert!(folder.fail(DATA, &other).contains("cannot be used"));
 }

@@ -109,3 +109,47 @@ fn a_pack_that_is_killed_leaves_the_old_file_or_the_whole_new_one() {
         }
     }
 }
+
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/fashion-resnet/model.onnx");
+
+/// The accuracy of a row of `bench network`'s report, in percent.
+fn accuracy(report: &serde_json::Value, row: usize) -> f64 {
+    report["rows"][row]["accuracy_percent"].as_f64().unwrap()
+}
+
+#[test]
+fn a_model_is_packed_run_and_put_back_as_int8() {
+    let folder = Folder::new("pack-onnx");
+    folder.write("model.onnx", &fs::read(MODEL).unwrap());
+    let report = folder.json(&["pack", "model.onnx", "--bits", "4", "--least-weights", "1"]);
+    assert_eq!(report["file"], "model.packed.safetensors");
+    let kinds = report["tensors"].as_array().unwrap().iter().filter(|tensor| tensor["kind"] == "packed");
+    assert_eq!(kinds.count(), 10);
+
+    let bench = ["bench", "network", "model.packed.safetensors", "--model", "model.onnx", "--images", "200"];
+    let ran = folder.json(&bench);
+    assert_eq!((ran["images"].as_u64(), ran["weights"].as_u64()), (Some(200), Some(306_720)));
+    assert!(
+        accuracy(&ran, 0) > 90.0 && ran["rows"][0]["agreement_percent"].as_f64().unwrap() > 95.0,
+        "{ran}"
+    );
+    assert!(ran["rows"][0]["bytes"].as_u64().unwrap() * 6 < ran["rows"][1]["bytes"].as_u64().unwrap());
+
+    folder.succeed(&["unpack", "model.packed.safetensors", "--onnx", "model.onnx"]);
+    let int8 = narrows_split::Model::read(folder.path("model.int8.onnx")).unwrap();
+    let engine = |model: &narrows_split::Model| narrows_split::Engine::load(model).unwrap();
+    let original = engine(&narrows_split::Model::read(MODEL).unwrap());
+    let mut image = vec![0.0; 784];
+    image.iter_mut().enumerate().for_each(|(i, x)| *x = ((i % 28) as f32 * 0.3).sin().abs());
+    let [found, wanted] = [engine(&int8), original].map(|engine| engine.run(&image).unwrap());
+    let most = |logits: &[f32]| (0..10).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
+    assert_eq!((found.len(), most(&found)), (10, most(&wanted)));
+    // The checkpoint that is unpacked beside it has the weights that the int8 model computes with.
+    folder.fail(USAGE, &["unpack", "model.packed.safetensors", "--onnx", "model.onnx", "-o", "model.onnx"]);
+    let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/../narrows-split/tests/models/tiny-residual.onnx");
+    let said = folder.fail(DATA, &["unpack", "model.packed.safetensors", "--onnx", tiny, "-o", "x.onnx"]);
+    assert!(said.contains("new weights") && said.contains("hint"), "{said}");
+    folder.fail(DATA, &["bench", "network", "model.packed.safetensors", "--model", tiny]);
+    folder.fail(USAGE, &["pack", "model.packed.safetensors", "--dataset", "nowhere"]);
+    folder.fail(NO_INPUT, &["pack", "model.onnx", "--dataset", "nowhere", "-o", "x.safetensors"]);
+}

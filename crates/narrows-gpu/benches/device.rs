@@ -1,7 +1,8 @@
-//! Coding on an NVIDIA GPU, timed with its own events over replayed graphs; prints JSON.
+//! Coding on an NVIDIA GPU, timed with its own events over replayed graphs; prints an object of JSON to a line, as soon as it is
+//! known. What fails is a line of its own, with the reason, and leaves the others.
 //!
 //! `device [--quick]`: with `--quick` small tensors and few replays. Checks every result against the CPU codec before it times
-//! anything. What each figure is, and its floor, is in `docs/gpu.md`.
+//! it. What each figure is, and its floor, is in `docs/gpu.md`.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -100,13 +101,30 @@ impl Buffer {
     }
 }
 
-fn measure(gpu: &Gpu, way: &Way, tensor: &Tensor, replays: usize) -> Result<Value> {
+/// Whose kernels code.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kernels {
+    /// Those that every device gets.
+    Embedded,
+    /// Those that NVRTC makes for this device and tensor.
+    Special,
+}
+
+fn measure(gpu: &Gpu, way: &Way, kernels: Kernels, tensor: &Tensor, replays: usize) -> Result<Value> {
     let (stream, shape): (_, &Shape) = (gpu.context().new_stream()?, tensor.shape());
     let view = tensor.view();
     let expected = reference::encode(&way.options, &view)?;
     let values = narrows::Decoder::new().with_profiles(common::profiles()).decode(&expected)?;
     let mut encoder = Encoder::new(gpu, way.options.clone())?;
     let mut decoder = Decoder::new(gpu)?.with_profiles(common::profiles());
+    let mut compiled_in_s = 0.0;
+    if kernels == Kernels::Special {
+        let start = Instant::now();
+        if !(encoder.specialize(Dtype::F32, shape)? && decoder.specialize(&expected)?) {
+            return Err("NVRTC is not installed, or does not know this device".into());
+        }
+        compiled_in_s = start.elapsed().as_secs_f64();
+    }
     let bytes = (shape.elements() * 4) as u64;
     let mut elements = Buffer::new(&stream, bytes)?;
     let frame = Buffer::new(&stream, encoder.frame_bound(Dtype::F32, shape)?)?;
@@ -147,7 +165,7 @@ fn measure(gpu: &Gpu, way: &Way, tensor: &Tensor, replays: usize) -> Result<Valu
     let symbols = shape.elements() as f64;
     let rate = |time: &Value| symbols / time["in_a_row_us"].as_f64().unwrap_or(f64::NAN) / 1000.0;
     Ok(json!({
-        "way": way.name, "frame_bytes": expected.len(), "chunks": chunks,
+        "frame_bytes": expected.len(), "chunks": chunks, "compiled_in_s": compiled_in_s,
         "encode": encode, "decode": decode, "over_pcie": over_pcie,
         "encode_gsymbols_per_s": rate(&encode), "decode_gsymbols_per_s": rate(&decode),
     }))
@@ -160,9 +178,7 @@ fn measure_cpu(tensor: &Tensor, layout: LayoutChoice, times: usize) -> Result<Va
     let (mut decoder, mut frame, mut back) = (narrows::Decoder::new(), Vec::new(), Tensor::default());
     let encode = time_host(times, || Ok(encoder.encode_into(&tensor.view(), &mut frame)?))?;
     let decode = time_host(times, || Ok(decoder.decode_into(&frame, &mut back)?))?;
-    Ok(
-        json!({ "layout": format!("{layout:?}"), "frame_bytes": frame.len(), "encode_us": encode, "decode_us": decode }),
-    )
+    Ok(json!({ "frame_bytes": frame.len(), "encode_us": encode, "decode_us": decode }))
 }
 
 /// The reference work's layout, with the rows that Algorithm 1 finds for this tensor.
@@ -196,17 +212,24 @@ fn measure_reference(gpu: &Gpu, tensor: &Tensor, replays: usize) -> Result<Value
     };
     decoder.check(&stream)?.into_iter().collect::<narrows::Result<()>>()?;
     let chunks = narrows::inspect(&frame, &Profiles::default(), &Limits::default())?.streams[0].chunks;
-    Ok(
-        json!({ "way": "modified CSR, joint table", "frame_bytes": frame.len(), "chunks": chunks, "encode": encode, "decode": decode }),
-    )
+    Ok(json!({ "frame_bytes": frame.len(), "chunks": chunks, "encode": encode, "decode": decode }))
 }
 
-fn run(quick: bool) -> Result<Value> {
+/// Print what was found, or why nothing was, beside what it is of.
+fn report(mut what: Value, found: Result<Value>) {
+    let found = found.unwrap_or_else(|error| json!({ "failed": error.to_string() }));
+    if let (Value::Object(what), Value::Object(found)) = (&mut what, found) {
+        what.extend(found);
+    }
+    println!("{what}");
+}
+
+fn run(quick: bool) -> Result<()> {
     let gpu = Gpu::new(0)?;
+    println!("{}", json!({ "device": gpu.name(), "narrows": env!("CARGO_PKG_VERSION") }));
     let small: &[usize] = &[128, 28, 28];
     let large: &[&[usize]] = if quick { &[] } else { &[&[256, 256, 256], &[1024, 256, 256]] };
     let replays = if quick { 20 } else { 500 };
-    let mut tensors = Vec::new();
     for (dims, target) in
         [(small, Target::Latency)].into_iter().chain(large.iter().map(|dims| (*dims, Target::Size)))
     {
@@ -214,29 +237,32 @@ fn run(quick: bool) -> Result<Value> {
         let data = common::features(dims, 1);
         let tensor = TensorView::new(&data, dims)?.to_tensor();
         let elements = data.len();
-        let replays = if elements > 1 << 20 { replays.min(30) } else { replays };
-        let results: Result<Vec<_>> =
-            ways(target).iter().map(|way| measure(&gpu, way, &tensor, replays)).collect();
-        let mut results = results?;
-        if elements <= 1 << 20 {
-            results.push(measure_reference(&gpu, &tensor, replays)?);
+        let is_large = elements > 1 << 20;
+        let replays = if is_large { replays.min(30) } else { replays };
+        for (kernels, suffix) in [(Kernels::Embedded, ""), (Kernels::Special, ", compiled here")] {
+            for way in ways(target) {
+                let name = format!("{}{suffix}", way.name);
+                let what = json!({ "way": name, "dims": dims, "elements": elements, "target": format!("{target:?}") });
+                report(what, measure(&gpu, &way, kernels, &tensor, replays));
+            }
         }
-        let times = if elements > 1 << 20 { 3 } else { 100 };
-        let cpu =
-            [LayoutChoice::Natural, LayoutChoice::Planes].map(|layout| measure_cpu(&tensor, layout, times));
-        let cpu: Result<Vec<_>> = cpu.into_iter().collect();
-        tensors.push(json!({ "dims": dims, "target": format!("{target:?}"), "gpu": results, "cpu": cpu? }));
+        if !is_large {
+            let what = json!({ "way": "modified CSR, joint table", "dims": dims, "elements": elements });
+            report(what, measure_reference(&gpu, &tensor, replays));
+        }
+        for layout in [LayoutChoice::Natural, LayoutChoice::Planes] {
+            let what =
+                json!({ "cpu": format!("{layout:?}"), "dims": dims, "elements": elements, "cores": 1 });
+            report(what, measure_cpu(&tensor, layout, if is_large { 3 } else { 100 }));
+        }
     }
-    Ok(json!({ "device": gpu.name(), "narrows": env!("CARGO_PKG_VERSION"), "tensors": tensors }))
+    Ok(())
 }
 
 fn main() -> ExitCode {
     let quick = std::env::args().any(|argument| argument == "--quick");
     match run(quick) {
-        Ok(report) => {
-            println!("{report:#}");
-            ExitCode::SUCCESS
-        }
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("device: {error}");
             ExitCode::FAILURE

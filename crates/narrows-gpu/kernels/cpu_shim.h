@@ -16,6 +16,7 @@
 #define NARROWS_KERNEL(threads, blocks) void
 #define NARROWS_CONSTANT static const
 #define NARROWS_UNROLL
+#define NARROWS_UNROLL_BY(times)
 
 namespace shim {
 

@@ -43,8 +43,7 @@ NARROWS_KERNEL(256, 3) csr_spread(const CsrJob* jobs) {
                     symbol = 0u;
                 }
             }
-            u64 offset = (u64)row * job.columns + column++;
-            u32 channel = (u32)(offset / job.inner % job.channels);
+            u32 offset = row * job.columns + column++, channel = offset / job.inner % job.channels;
             u32 bits = job.channels == 1u ? values[symbol] : value_bits(job.maps[channel], symbol, job.dtype);
             store_bits(job.elements, job.dtype, offset, bits);
         }

@@ -5,7 +5,7 @@
 
 // Symbols of each row that are not 0; the last block sums them up, and so learns how long D is. `jobs` is written to.
 NARROWS_KERNEL(256, 3) csr_rows(EncodeJob* jobs) {
-    const EncodeJob job = jobs[blockIdx.y];
+    const EncodeJob job = load_job(jobs);
     u32* scratch = (u32*)shared_memory();
     if (job.control[KIND] != CODED) return;
     for (u32 row = blockIdx.x * blockDim.x + threadIdx.x; row < job.csr_rows; row += gridDim.x * blockDim.x) {
@@ -35,7 +35,7 @@ NARROWS_KERNEL(256, 3) csr_rows(EncodeJob* jobs) {
 
 // D, and how often each of its symbols occurs; the last block makes the table.
 NARROWS_KERNEL(256, 3) csr_gather(const EncodeJob* jobs) {
-    const EncodeJob job = jobs[blockIdx.y];
+    const EncodeJob job = load_job(jobs);
     u8* shared = shared_memory();
     u32* cells = (u32*)shared;
     if (job.control[KIND] != CODED) return;

@@ -6,113 +6,113 @@
 #include "quantize.cuh"
 #include "model.cuh"
 
-// What coding a symbol needs: frequency and cumulative frequency, and the reciprocal of the frequency.
+// What coding a symbol needs: frequency and cumulative frequency, and the reciprocal of the frequency. The last entry has all
+// frequency there is: it leaves every state as it is, for lanes without a symbol.
 struct EncodeEntry {
     u32 frequency_and_low;
     u32 reciprocal;
 };
 
-// x / f, exactly: the reciprocal's product is the quotient or one less.
-__device__ static inline u32 divide(u32 x, u32 f, u32 reciprocal, u32& remainder) {
-    u32 quotient = __umulhi(x, reciprocal);
-    remainder = x - quotient * f;
-    if (remainder >= f) {
-        quotient++;
-        remainder -= f;
-    }
-    return quotient;
+__device__ static inline EncodeEntry entry_of(u32 frequency, u32 low) {
+    // A symbol without a frequency is never coded; the division has to be defined all the same.
+    return EncodeEntry{frequency | low << 16, 0xffffffffu / larger(frequency, 1u)};
+}
+
+// The state after a symbol: (x / f << b) + low + x % f, which is x + x / f * (2^b - f) + low. The reciprocal's product is the
+// quotient or one less.
+__device__ static inline u32 put_symbol(u32 x, const EncodeEntry& entry, u32 b) {
+    u32 f = entry.frequency_and_low & 0xffffu, rest = (1u << b) - f, quotient = __umulhi(x, entry.reciprocal);
+    u32 next = x + quotient * rest + (entry.frequency_and_low >> 16);
+    return x - quotient * f >= f ? next + rest : next;
 }
 
 // Rows whose symbols are loaded while the rows after them are coded.
 #define ROWS_AHEAD 4u
-// Instead of a table entry: this lane has no symbol in the row.
-#define NO_ENTRY 0xffffffffu
 
 // A row on the way from the last to the first of a chunk.
 struct RowCursor {
     u32 row;
-    u32 group;
     u32 position;
+    u32 column;
     u32 width;
     u32 start;
 };
 
 __device__ static inline RowCursor cursor_at(const Geometry& g, u32 row) {
-    return RowCursor{row, row / g.positions, row % g.positions, width_of_row(g, row), start_of_row(g, row)};
+    u32 position = row % g.positions;
+    return RowCursor{row, position, position % g.line, width_of_row(g, row), start_of_row(g, row)};
 }
 
-__device__ static inline void step_back(const Geometry& g, RowCursor& at) {
-    at.row--;
-    if (at.position == 0u) {
-        at.group--;
-        at.position = g.positions - 1u;
-        at.width = smaller(g.lanes, g.planes - at.group * g.lanes);
-        at.start = at.group * g.lanes * g.positions + at.position * at.width;
-    } else {
+template <bool NEIGHBOURS>
+__device__ static inline void step_back(const Geometry& g, RowCursor& at, u32 first) {
+    if (!NEIGHBOURS) {
+        // Natural order: every row but the last is full.
+        at.row--;
+        at.width = g.lanes;
+        at.start -= g.lanes;
+    } else if (at.position != 0u || at.row == first) {
+        at.row--;
         at.position--;
+        at.column = (at.column == 0u ? g.line : at.column) - 1u;
         at.start -= at.width;
+    } else {
+        at = cursor_at(g, at.row - 1u);
     }
 }
 
-// Which entry a lane's symbol of a row is coded with: known from the symbols alone, long before the state is.
-template <typename Symbol>
+// Which entry a lane's symbol of a row is coded with: known from the symbols alone, long before the state is. `none` is the
+// entry of lanes without a symbol, and of rows before the chunk's first.
+template <typename Symbol, bool NEIGHBOURS>
 __device__ static inline u32 entry_of_row(const EncodeJob& job, const u8* classes, const Symbol* coded, const RowCursor& at,
-                                          u32 first, u32 lane) {
+                                          u32 first, u32 lane, u32 none) {
     const Geometry& g = job.geometry;
-    if (lane >= at.width) return NO_ENTRY;
-    const Symbol* symbol = coded + at.start + lane;
-    if (job.neighbours == 0u) return *symbol;
-    bool has_left = at.position % g.line != 0u && at.row > first;
+    if (lane >= at.width || (i32)(at.row - first) < 0) return none;
+    const Symbol* symbol = coded + (at.start + lane);
+    if (!NEIGHBOURS) return *symbol;
+    bool has_left = at.column != 0u && at.row > first;
     bool has_above = at.position >= g.line && at.row - first >= g.line;
     u32 left = has_left ? *(symbol - at.width) : 0u, above = has_above ? *(symbol - g.line * at.width) : 0u;
     return table_of(job, classes, has_left, has_above, left, above) * job.alphabet + *symbol;
 }
 
 // `coded` holds the symbols in coded order: bytes, or two bytes each for the modified CSR.
-template <typename Symbol>
+template <typename Symbol, bool NEIGHBOURS>
 __device__ static inline void encode_chunk(const EncodeJob& job, const EncodeEntry* entries, const u8* classes,
                                            const Symbol* coded, u32 chunk) {
     const Geometry& g = job.geometry;
-    u32 lane = lane_of(threadIdx.x), b = job.probability_bits;
-    u32 first = chunk * g.chunk_rows, end = smaller(first + g.chunk_rows, g.rows), rows = end - first;
+    u32 lane = lane_of(threadIdx.x), below = (1u << lane) - 1u, b = job.probability_bits;
+    u32 first = chunk * g.chunk_rows, end = smaller(first + g.chunk_rows, g.rows), none = job.tables * job.alphabet;
     RowCursor at = cursor_at(g, end - 1u);
-    u16* room_end = job.words + at.start + at.width;
-    u32 x = 0x10000u, put = 0u, loaded = 0u, ahead[ROWS_AHEAD] = {};
-    for (u32 batch = 0u; batch <= divide_up(rows, ROWS_AHEAD); batch++) {
+    // Words are put before here.
+    u32 room_end = at.start + at.width, free = room_end, x = 0x10000u, ahead[ROWS_AHEAD];
+    NARROWS_UNROLL
+    for (u32 k = 0u; k < ROWS_AHEAD; k++) {
+        ahead[k] = entry_of_row<Symbol, NEIGHBOURS>(job, classes, coded, at, first, lane, none);
+        step_back<NEIGHBOURS>(g, at, first);
+    }
+    for (u32 batches = divide_up(end - first, ROWS_AHEAD); batches > 0u; batches--) {
         EncodeEntry now[ROWS_AHEAD];
-        bool on[ROWS_AHEAD];
+        NARROWS_UNROLL
+        for (u32 k = 0u; k < ROWS_AHEAD; k++) now[k] = entries[ahead[k]];
         NARROWS_UNROLL
         for (u32 k = 0u; k < ROWS_AHEAD; k++) {
-            on[k] = batch > 0u && ahead[k] != NO_ENTRY;
-            now[k] = entries[on[k] ? ahead[k] : 0u];
+            ahead[k] = entry_of_row<Symbol, NEIGHBOURS>(job, classes, coded, at, first, lane, none);
+            step_back<NEIGHBOURS>(g, at, first);
         }
         NARROWS_UNROLL
         for (u32 k = 0u; k < ROWS_AHEAD; k++) {
-            ahead[k] = NO_ENTRY;
-            if (loaded < rows) {
-                ahead[k] = entry_of_row(job, classes, coded, at, first, lane);
-                loaded++;
-                if (loaded < rows) step_back(g, at);
-            }
-        }
-        NARROWS_UNROLL
-        for (u32 k = 0u; k < ROWS_AHEAD; k++) {
-            u32 f = now[k].frequency_and_low & 0xffffu, low = now[k].frequency_and_low >> 16;
-            bool full = on[k] && x >= f << (32u - b);
-            u32 votes = __ballot_sync(ALL_LANES, full), all = __popc(votes);
+            bool full = x >> (32u - b) >= (now[k].frequency_and_low & 0xffffu);
+            u32 votes = __ballot_sync(ALL_LANES, full);
+            free -= __popc(votes);
             if (full) {
-                *(room_end - put - all + lanes_below(votes, lane)) = (u16)x;
+                job.words[free + __popc(votes & below)] = (u16)x;
                 x >>= 16;
             }
-            put += all;
-            if (on[k]) {
-                u32 remainder, quotient = divide(x, f, now[k].reciprocal, remainder);
-                x = (quotient << b) + low + remainder;
-            }
+            x = put_symbol(x, now[k], b);
         }
     }
     job.states[chunk * WARP + lane] = x;
-    if (lane == 0u) job.lengths[chunk] = put;
+    if (lane == 0u) job.lengths[chunk] = room_end - free;
 }
 
 // Shared memory: classes, then an entry for each symbol of each table.
@@ -123,17 +123,18 @@ __device__ static inline void phase_encode(const EncodeJob& job, u8* shared) {
     if (threadIdx.x < 64u) classes[threadIdx.x] = job.classes[threadIdx.x];
     for (u32 i = threadIdx.x; i < job.tables * job.alphabet; i += blockDim.x) {
         const u16* c = job.cumulative + i / job.alphabet * (job.alphabet + 1u) + i % job.alphabet;
-        u32 low = c[0], f = c[1] - low;
-        // A symbol without a frequency is never coded; the division has to be defined all the same.
-        entries[i] = EncodeEntry{f | low << 16, 0xffffffffu / larger(f, 1u)};
+        entries[i] = entry_of((u32)(c[1] - c[0]), c[0]);
     }
+    if (threadIdx.x == 0u) entries[job.tables * job.alphabet] = entry_of(1u << job.probability_bits, 0u);
     __syncthreads();
     u32 warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
     for (u32 chunk = blockIdx.x * warps + warp; chunk < job.geometry.chunks; chunk += gridDim.x * warps) {
         if (job.csr_rows != 0u) {
-            encode_chunk(job, entries, classes, job.sequence, chunk);
+            encode_chunk<u16, false>(job, entries, classes, job.sequence, chunk);
+        } else if (job.neighbours != 0u) {
+            encode_chunk<u8, true>(job, entries, classes, job.coded, chunk);
         } else {
-            encode_chunk(job, entries, classes, job.coded, chunk);
+            encode_chunk<u8, false>(job, entries, classes, job.coded, chunk);
         }
     }
 }

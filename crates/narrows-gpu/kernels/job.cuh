@@ -166,4 +166,21 @@ struct EncodeJob {
     u64 chunk_rows_varint;
 };
 
+// The block's job. In kernels made for one kind of job (`src/cuda/special.rs`) what all of that kind have in common is constant.
+__device__ static inline DecodeJob load_job(const DecodeJob* jobs) {
+    DecodeJob job = jobs[blockIdx.y];
+#ifdef NARROWS_DECODE_CONSTANTS
+    NARROWS_DECODE_CONSTANTS
+#endif
+    return job;
+}
+
+__device__ static inline EncodeJob load_job(const EncodeJob* jobs) {
+    EncodeJob job = jobs[blockIdx.y];
+#ifdef NARROWS_ENCODE_CONSTANTS
+    NARROWS_ENCODE_CONSTANTS
+#endif
+    return job;
+}
+
 static_assert(sizeof(DecodeJob) == 152 && sizeof(CsrJob) == 72 && sizeof(EncodeJob) == 256, "as in src/launch/job.rs");

@@ -14,6 +14,8 @@ typedef int i32;
 #define NARROWS_KERNEL(threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks)
 #define NARROWS_CONSTANT __constant__
 #define NARROWS_UNROLL _Pragma("unroll")
+#define NARROWS_UNROLL_BY(times) _Pragma(NARROWS_TEXT(unroll times))
+#define NARROWS_TEXT(...) #__VA_ARGS__
 // The workgroup's dynamic shared memory.
 __device__ static inline u8* shared_memory() {
     extern __shared__ __align__(16) u8 arena[];
@@ -22,6 +24,17 @@ __device__ static inline u8* shared_memory() {
 // Between two looks at a counter that another block moves.
 __device__ static inline void pause_block() {}
 #endif
+
+// What lies at a place of it, in bytes. Pointers found so are known by the compiler to be of shared memory.
+template <typename T>
+__device__ static inline T* shared_at(u32 offset) {
+    return (T*)(shared_memory() + offset);
+}
+
+// Four words that are loaded together, from a multiple of 16.
+struct alignas(16) FourWords {
+    u32 word[4];
+};
 
 #define WARP 32u
 #define ALL_LANES 0xffffffffu

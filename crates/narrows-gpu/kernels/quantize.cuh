@@ -61,14 +61,38 @@ __device__ static inline u32 tensor_elements(const EncodeJob& job) {
     return job.csr_rows != 0u ? job.csr_rows * job.csr_columns : job.geometry.elements;
 }
 
+// Elements that can be loaded four at a time, from the first on; in units of four.
+__device__ static inline u32 whole_fours(const EncodeJob& job) {
+    return job.dtype == F32 && ((u64)job.elements & 15u) == 0u ? tensor_elements(job) / 4u : 0u;
+}
+
+// Every element, by its index, the bits of its f32, and its place among the four it was loaded with (4 if it was loaded
+// alone): each thread of the grid takes its share.
+template <typename Visit>
+__device__ static inline void for_each_element(const EncodeJob& job, Visit visit) {
+    u32 n = tensor_elements(job), fours = whole_fours(job), step = gridDim.x * blockDim.x;
+    u32 thread = blockIdx.x * blockDim.x + threadIdx.x;
+    NARROWS_UNROLL_BY(2)
+    for (u32 i = thread; i < fours; i += step) {
+        FourWords four = ((const FourWords*)job.elements)[i];
+        NARROWS_UNROLL
+        for (u32 k = 0u; k < 4u; k++) visit(4u * i + k, four.word[k], k);
+    }
+    for (u32 i = 4u * fours + thread; i < n; i += step) visit(i, bits_of(load_element(job.elements, job.dtype, i)), 4u);
+}
+
 __device__ static inline void phase_range(const EncodeJob& job, u32* shared) {
-    u32 n = tensor_elements(job), low = 0xffffffffu, high = 0u;
-    for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-        u32 bits = bits_of(load_element(job.elements, job.dtype, i));
-        if (!is_finite(bits)) atomicMin(&job.control[NOT_FINITE], i);
+    u32 low = 0xffffffffu, high = 0u;
+    for_each_element(job, [&](u32, u32 bits, u32) {
         u32 key = key_of(bits);
         low = smaller(low, key);
         high = larger(high, key);
+    });
+    // What is not finite lies beyond the largest numbers; where it is, is seldom asked.
+    if (low < key_of(0xff7fffffu) || high > key_of(0x7f7fffffu)) {
+        for_each_element(job, [&](u32 i, u32 bits, u32) {
+            if (!is_finite(bits)) atomicMin(&job.control[NOT_FINITE], i);
+        });
     }
     if (threadIdx.x == 0u) {
         shared[0] = 0xffffffffu;
@@ -107,14 +131,17 @@ __device__ static inline void tally(const EncodeJob& job, Tally& t, u32 table, u
     }
 }
 
-// The symbol of an element; remembers the first that is not finite.
-__device__ static inline u32 symbol_of(const EncodeJob& job, const QuantizerNumbers& q, u32 offset) {
-    float value = load_element(job.elements, job.dtype, offset);
-    if (!is_finite(bits_of(value))) {
+// The symbol of an element's bits; remembers the first that is not finite.
+__device__ static inline u32 symbol_of_bits(const EncodeJob& job, const QuantizerNumbers& q, u32 bits, u32 offset) {
+    if (!is_finite(bits)) {
         atomicMin(&job.control[NOT_FINITE], offset);
         return 0u;
     }
-    return quantize(q, value);
+    return quantize(q, __uint_as_float(bits));
+}
+
+__device__ static inline u32 symbol_of(const EncodeJob& job, const QuantizerNumbers& q, u32 offset) {
+    return symbol_of_bits(job, q, bits_of(load_element(job.elements, job.dtype, offset)), offset);
 }
 
 __device__ static inline u32 table_of(const EncodeJob& job, const u8* classes, bool has_left, bool has_above, u32 left,
@@ -124,17 +151,23 @@ __device__ static inline u32 table_of(const EncodeJob& job, const u8* classes, b
     return classes[(a + c) >> job.sum_shift & 63u];
 }
 
-// Rows lie side by side (natural order, channels last): one coded symbol after the other.
+// Natural order: symbols lie as their elements do.
+__device__ static inline void count_in_order(const EncodeJob& job, const QuantizerNumbers& q, const u8* classes, Tally& t) {
+    u32 table = table_of(job, classes, false, false, 0u, 0u), packed = 0u;
+    for_each_element(job, [&](u32 i, u32 bits, u32 of_four) {
+        u32 symbol = symbol_of_bits(job, q, bits, i);
+        tally(job, t, table, symbol);
+        packed = packed >> 8 | symbol << 24;
+        if (of_four == 3u) ((u32*)job.coded)[i / 4u] = packed;
+        if (of_four == 4u) job.coded[i] = (u8)symbol;
+    });
+}
+
+// Rows lie side by side (channels last): one coded symbol after the other.
 __device__ static inline void count_rows(const EncodeJob& job, const QuantizerNumbers& q, const u8* classes, Tally& t) {
     const Geometry& g = job.geometry;
     u32 of_group = g.lanes * g.positions, n = tensor_elements(job);
     for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-        if (g.positions == 1u) {
-            u32 symbol = symbol_of(job, q, i);
-            job.coded[i] = (u8)symbol;
-            tally(job, t, table_of(job, classes, false, false, 0u, 0u), symbol);
-            continue;
-        }
         u32 group = i / of_group, within = i % of_group;
         u32 width = smaller(g.lanes, g.planes - group * g.lanes);
         u32 position = within / width, plane = group * g.lanes + within % width;
@@ -200,7 +233,13 @@ __device__ static inline void phase_count(const EncodeJob& job, u8* shared) {
     QuantizerNumbers q = quantizer(__uint_as_float(job.control[STEP]), (i32)job.control[ZERO], job.levels);
     Tally t = {cells + warp % copies * count, 0u};
     if (job.control[KIND] == CODED) {
-        if (job.geometry.plane_stride == 1u) count_rows(job, q, classes, t); else count_planes(job, q, classes, tile, t);
+        if (job.geometry.positions == 1u) {
+            count_in_order(job, q, classes, t);
+        } else if (job.geometry.plane_stride == 1u) {
+            count_rows(job, q, classes, t);
+        } else {
+            count_planes(job, q, classes, tile, t);
+        }
     }
     u32 zeros = warp_sum(t.zeros);
     if (lane_of(thread) == 0u && zeros > 0u) atomicAdd(&t.cells[0], zeros);

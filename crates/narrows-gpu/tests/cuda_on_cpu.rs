@@ -6,12 +6,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
 
 use common::{assert_same, assert_same_frame, cases, first_corrupt, frames, hostile, profiles, random_cases};
 use narrows::stream::Surveyor;
 use narrows::{Dtype, EncodeOptions, Limits, Profiles, Quantizer, Tensor, TensorView};
-use narrows_gpu::launch::{DecodeBatch, EncodeBatch, Fault, Kernel, Launch, Outcome, Scratch};
+use narrows_gpu::launch::{DecodeBatch, EncodeBatch, Fault, Half, Kernel, Launch, Outcome, Scratch};
 use narrows_gpu::reference;
 
 /// Where device memory begins (`kernels/on_cpu.cpp`).
@@ -19,50 +18,38 @@ const DEVICE: u64 = 0x2000_0000_0000;
 /// What lies between pieces of device memory, and must still be there afterwards.
 const FENCE: [u8; 64] = [0xa5; 64];
 
-/// The kernels as a program, compiled once for all tests; none, with the reason printed, where there is no compiler.
-fn program() -> Option<&'static PathBuf> {
-    static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
-    PROGRAM
-        .get_or_init(|| {
-            if !cfg!(target_os = "linux") {
-                eprintln!("skipped: the shim's device memory is Linux's (mmap at a fixed address)");
-                return None;
-            }
-            let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
-            if Command::new(&compiler).arg("--version").output().is_err() {
-                eprintln!("skipped: there is no C++ compiler ({compiler}; CXX names another)");
-                return None;
-            }
-            let kernels = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("kernels");
-            let options = [
-                "-O2",
-                "-std=c++17",
-                "-Wall",
-                "-Wextra",
-                "-Werror",
-                "-ffp-contract=off",
-                "-U_FORTIFY_SOURCE",
-            ];
-            let mut hasher = DefaultHasher::new();
-            options.hash(&mut hasher);
-            let mut sources: Vec<_> =
-                kernels.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
-            sources.sort();
-            sources.iter().for_each(|source| std::fs::read(source).unwrap().hash(&mut hasher));
-            // Tests run in processes of their own: the first one compiles, the others find it by its sources.
-            let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-            let program = folder.join(format!("on_cpu-{:016x}", hasher.finish()));
-            if !program.exists() {
-                let own = folder.join(format!("on_cpu-{}", std::process::id()));
-                let source = kernels.join("on_cpu.cpp");
-                let built =
-                    Command::new(&compiler).args(options).arg("-o").arg(&own).arg(source).output().unwrap();
-                assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-                std::fs::rename(&own, &program).unwrap();
-            }
-            Some(program)
-        })
-        .as_ref()
+/// The kernels as a program, compiled once for all tests and set of macros; none, with the reason printed, where there is no
+/// compiler.
+fn program(macros: &[String]) -> Option<PathBuf> {
+    if !cfg!(target_os = "linux") {
+        eprintln!("skipped: the shim's device memory is Linux's (mmap at a fixed address)");
+        return None;
+    }
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    if Command::new(&compiler).arg("--version").output().is_err() {
+        eprintln!("skipped: there is no C++ compiler ({compiler}; CXX names another)");
+        return None;
+    }
+    let kernels = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let options =
+        ["-O2", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-U_FORTIFY_SOURCE"];
+    let mut hasher = DefaultHasher::new();
+    (options, macros).hash(&mut hasher);
+    let mut sources: Vec<_> = kernels.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    sources.sort();
+    sources.iter().for_each(|source| std::fs::read(source).unwrap().hash(&mut hasher));
+    // Tests run in processes of their own: the first one compiles, the others find it by its sources.
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let program = folder.join(format!("on_cpu-{:016x}", hasher.finish()));
+    if !program.exists() {
+        let own = folder.join(format!("on_cpu-{}-{:x}", std::process::id(), hasher.finish()));
+        let mut command = Command::new(&compiler);
+        let built = command.args(options).args(macros).arg("-o").arg(&own).arg(kernels.join("on_cpu.cpp"));
+        let built = built.output().unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        std::fs::rename(&own, &program).unwrap();
+    }
+    Some(program)
 }
 
 /// A device whose memory is a vector.
@@ -76,8 +63,15 @@ struct Device {
 
 impl Device {
     fn new() -> Option<Self> {
+        Self::with_constants(&[])
+    }
+
+    /// With kernels made for one kind of job, as [`narrows_gpu::cuda`] has NVRTC make them.
+    fn with_constants(constants: &[(Half, &str)]) -> Option<Self> {
+        let define = |(half, constants): &(Half, &str)| format!("-D{}={constants}", half.macros().0);
+        let macros: Vec<String> = constants.iter().map(define).collect();
         let mut child =
-            Command::new(program()?).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            Command::new(program(&macros)?).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let input = BufWriter::new(child.stdin.take().unwrap());
         let output = BufReader::new(child.stdout.take().unwrap());
         Some(Self { child, input, output, memory: Vec::new(), fences: Vec::new() })
@@ -361,6 +355,119 @@ fn launches_over_the_same_memory_write_the_same_frames_again() {
         for (frame, tensor) in encode(&mut device, &options, &tensors, None, 3).into_iter().zip(&tensors) {
             let expected = reference::encode(&options, &tensor.view()).unwrap();
             assert_same_frame("a batch of three, three times", &frame.unwrap(), &expected);
+        }
+    }
+}
+
+#[test]
+fn launches_replayed_over_other_elements_need_nothing_from_the_host() {
+    let Some(mut device) = Device::new() else { return };
+    let dims = [24, 9, 9];
+    let data = |seed| common::features(&dims, seed);
+    let mut bad = data(1);
+    bad[99] = f32::INFINITY;
+    let tensors = [data(1), vec![0.25; 24 * 81], bad, data(2).iter().map(|x| x * -3.0).collect(), data(1)];
+    let tensors = tensors.map(|data| Tensor::new(data, &dims).unwrap());
+    let natural = EncodeOptions { layout: narrows::LayoutChoice::Natural, ..EncodeOptions::bits(3) };
+    for options in [EncodeOptions::bits(4), natural, common::profile(16).options()] {
+        for at_once in [false, true] {
+            device.clear();
+            let mut batch = EncodeBatch::new(&options, Dtype::F32, tensors[0].shape(), None).unwrap();
+            let (elements, frame) = (device.take(24 * 81 * 4), device.take(batch.frame_bound()));
+            batch.push(Scratch { elements, frame });
+            let (scratch, base) = (device.take(batch.scratch_bytes()), device.take(batch.staged_bytes()));
+            let (bytes, jobs, results) = batch.stage(base, scratch);
+            device.write(base, &bytes);
+            let launches =
+                if at_once { vec![batch.launch_at_once(jobs, 3)] } else { batch.launches(jobs, 3) };
+            for (tensor, replay) in tensors.iter().zip(0..) {
+                // What a layer of the network would do on the device.
+                device.write(elements, &tensor.to_le_bytes());
+                device.launch(&launches);
+                let words = device.read(base + results.start as u64, Outcome::BYTES).chunks_exact(4);
+                let words: Vec<u32> =
+                    words.map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect();
+                let name = format!("replay {replay} of {options:?}");
+                match (
+                    Outcome::of_words([words[0], words[1], words[2]]),
+                    reference::encode(&options, &tensor.view()),
+                ) {
+                    (Outcome::Frame(bytes), Ok(expected)) => {
+                        assert_same_frame(&name, device.read(frame, bytes), &expected);
+                    }
+                    (Outcome::NotFinite(99), Err(_)) => {}
+                    other => panic!("{name}: {other:?}"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_decoding_launch_replayed_writes_the_same_values_again() {
+    let Some(mut device) = Device::new() else { return };
+    let kind = "[40, 20, 20] 4 bits Planes Size";
+    let (name, frame, expected) = frames().into_iter().find(|(name, _, _)| name == kind).unwrap();
+    let (profiles, mut surveyor, mut batch) = (profiles(), Surveyor::default(), DecodeBatch::default());
+    let (header, survey) = surveyor.survey(&frame, &Limits::default(), &profiles).unwrap();
+    let bytes = header.shape.elements() * header.dtype.size();
+    let elements = device.take(bytes as u64);
+    batch.push(&survey.unwrap(), header.dtype, elements);
+    let (scratch, base) = (device.take(batch.scratch_bytes()), device.take(batch.staged_bytes()));
+    let staged = batch.stage(base, scratch, 64);
+    device.write(base, batch.bytes());
+    for _ in 0..3 {
+        device.write(elements, &vec![0xcd; bytes]);
+        device.launch(&staged.launches);
+        assert_same(
+            &name,
+            &tensor(device.read(elements, bytes), header.dtype, header.shape.dims()),
+            &expected,
+        );
+    }
+}
+
+#[test]
+fn kernels_made_for_one_kind_of_job_code_the_same_bits() {
+    let profiles = profiles();
+    let constants_of = |frame: &[u8]| {
+        let (mut surveyor, mut batch) = (Surveyor::default(), DecodeBatch::default());
+        let (header, survey) = surveyor.survey(frame, &Limits::default(), &profiles).unwrap();
+        survey.filter(|survey| survey.geometry.symbols() < 20_000).and_then(|survey| {
+            batch.push(&survey, header.dtype, 0);
+            batch.constants().map(str::to_owned)
+        })
+    };
+    let (frames, cases): (_, Vec<_>) = (frames(), random_cases(300));
+    for (kind, layout) in
+        [("[70, 33] 4 bits Natural Size", "Natural"), ("[40, 20, 20] 5 bits Planes Size", "Planes")]
+    {
+        let model =
+            frames.iter().find(|(name, _, _)| name == kind).unwrap_or_else(|| panic!("no frame {kind}"));
+        let decoding = constants_of(&model.1).unwrap();
+        let encoding_of = |case: &common::Case| {
+            let (dtype, shape) = (case.tensor.dtype(), case.tensor.shape());
+            EncodeBatch::new(&case.options, dtype, shape, None).unwrap().constants()
+        };
+        let is_model = |case: &&common::Case| {
+            case.tensor.dtype() == Dtype::F32
+                && case.tensor.shape().elements() > 2000
+                && format!("{:?}", case.options.layout) == layout
+        };
+        let encoding = encoding_of(cases.iter().find(is_model).unwrap());
+        let constants = [(Half::Decode, decoding.as_str()), (Half::Encode, encoding.as_str())];
+        let Some(mut device) = Device::with_constants(&constants) else { return };
+        let alike = frames.iter().filter(|(_, frame, _)| constants_of(frame).as_ref() == Some(&decoding));
+        for (name, frame, expected) in alike {
+            let tensor = decode(&mut device, &[frame], &profiles).remove(0).unwrap();
+            assert_same(name, &tensor.unwrap_or_else(|fault| panic!("{name}: {fault:?}")), expected);
+        }
+        for case in cases.iter().filter(|case| encoding_of(case) == encoding) {
+            let expected = reference::encode(&case.options, &case.tensor.view()).unwrap();
+            for at_once in [None, Some(2)] {
+                let frame = encode(&mut device, &case.options, &[&case.tensor], at_once, 2).remove(0);
+                assert_same_frame(&case.name, &frame.unwrap(), &expected);
+            }
         }
     }
 }

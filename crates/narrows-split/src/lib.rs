@@ -52,6 +52,7 @@ mod sizes;
 mod split;
 mod state;
 mod value;
+mod weights;
 
 pub use compare::{Difference, compare, random_inputs};
 pub use cuts::{Cut, Place, Side, cuts, cuts_for, offered};
@@ -65,3 +66,4 @@ pub use sizes::{Dim, Sizes};
 pub use split::{Split, Splitter, split};
 pub use state::{State, states};
 pub use value::{Data, ElementType, Value};
+pub use weights::{NewWeight, Weight};

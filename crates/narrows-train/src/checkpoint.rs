@@ -10,11 +10,11 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use crate::examples::Examples;
-use crate::onnx::Model;
 use crate::settings::Settings;
 use crate::trained::Stored;
 use crate::trainer::{Progress, Trainer};
 use crate::{Error, Result};
+use narrows_weights::net::Model;
 
 /// Key of the metadata that holds everything but the numbers of the layers.
 const KEY: &str = "narrows.training";

@@ -5,6 +5,9 @@
 //! columns (`im2col`, Chellapilla et al. 2006) that stay in the cache: a few images at a time, as many as
 //! give the product about [`WIDTH`] columns. `docs/training.md` has the times.
 
+use std::iter::repeat_n;
+use std::ops::Range;
+
 use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::checkpoint::strategy::NoCheckpointing;
 use burn_autodiff::grads::Gradients;
@@ -17,7 +20,7 @@ use burn_flex::{Flex, FlexTensor, Layout};
 use burn_tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::network::Convolution;
+use narrows_weights::net::Convolution;
 
 /// Columns of a product, about.
 const WIDTH: usize = 784;
@@ -113,7 +116,7 @@ fn backward(
             let gathered = geometry.gather(output);
             add(&mut sum, product(&gathered, &geometry.columns(images).transpose(0, 1)).storage());
             if input_wanted {
-                geometry.add_columns(product(&turned, &gathered).storage(), to_input);
+                geometry.add_columns(product(&turned, &gathered), to_input);
             }
         }
         sum
@@ -128,6 +131,16 @@ fn backward(
 
 fn add(sum: &mut [f32], values: &[f32]) {
     sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+}
+
+/// Zeros where windows of a line are not inside.
+fn clear_outside(plane: &mut [f32], width: usize, inside: &Range<usize>) {
+    if inside.len() < width {
+        for line in plane.chunks_exact_mut(width) {
+            line[..inside.start].fill(0.0);
+            line[inside.end..].fill(0.0);
+        }
+    }
 }
 
 fn product(left: &FlexTensor, right: &FlexTensor) -> FlexTensor {
@@ -178,64 +191,114 @@ impl Geometry {
         WIDTH.div_ceil(self.positions())
     }
 
-    /// Call `each` with a row of columns, and the run of it and of a line of an image that lie on each other.
-    ///
-    /// The arguments are the start in the columns (row by row, all windows of all images), the start in the
-    /// images, and the number of elements; in images they are [`Convolution::stride`] apart.
-    fn runs(&self, images: usize, mut each: impl FnMut(usize, usize, usize)) {
-        let [channels, height, width] = self.input;
-        let ([out_height, out_width], [kernel_y, kernel_x]) = (self.output, self.window.kernel);
-        let ([stride_y, stride_x], [pad_y, pad_x]) = (self.window.stride, self.window.padding);
-        let across = images * self.positions();
+    /// Windows across whose element `x` of a line lies within the image: `0 <= window * stride + x - pad < width`.
+    fn inside(&self, x: usize) -> Range<usize> {
+        let ([_, _, width], [_, stride], [_, pad]) = (self.input, self.window.stride, self.window.padding);
+        let first = pad.saturating_sub(x).div_ceil(stride).min(self.output[1]);
+        let last = (width + pad).saturating_sub(x).div_ceil(stride).min(self.output[1]);
+        first..last.max(first)
+    }
+
+    /// The line of an image that element `y` of window `out_y` lies on, if it is within.
+    fn line(&self, out_y: usize, y: usize) -> Option<usize> {
+        let line = (out_y * self.window.stride[0] + y).checked_sub(self.window.padding[0])?;
+        (line < self.input[1]).then_some(line)
+    }
+
+    /// Row by row of the columns, image by image, window line by window line: where in the image the first window that is inside
+    /// takes its element from, and which windows are inside; none if all of them lie beyond the edge.
+    fn lines(&self, images: usize, mut each: impl FnMut(Option<usize>, &Range<usize>)) {
+        let ([channels, height, width], [kernel_y, kernel_x]) = (self.input, self.window.kernel);
         for row in 0..self.rows() {
             let (channel, y, x) = (row / (kernel_y * kernel_x), row / kernel_x % kernel_y, row % kernel_x);
-            // Windows whose element x lies within the image: 0 <= window * stride + x - pad < width.
-            let first = pad_x.saturating_sub(x).div_ceil(stride_x);
-            let last = (width + pad_x).saturating_sub(x).div_ceil(stride_x).min(out_width);
-            if first >= last {
-                continue;
-            }
+            let inside = self.inside(x);
+            let first = (inside.start * self.window.stride[1] + x).wrapping_sub(self.window.padding[1]);
             for image in 0..images {
-                for out_y in 0..out_height {
-                    let line = out_y * stride_y + y;
-                    if line < pad_y || line - pad_y >= height {
-                        continue;
-                    }
-                    let column = row * across + image * self.positions() + out_y * out_width + first;
-                    let plane = (image * channels + channel) * height + (line - pad_y);
-                    each(column, plane * width + first * stride_x + x - pad_x, last - first);
+                let plane = (image * channels + channel) * height;
+                for out_y in 0..self.output[0] {
+                    let line = self.line(out_y, y).filter(|_| !inside.is_empty());
+                    each(line.map(|line| (plane + line) * width + first), &inside);
                 }
             }
+        }
+    }
+
+    /// Whether windows lie one place apart and as many as an image has places: the columns' planes are those of the image, moved.
+    fn moves_planes(&self) -> bool {
+        self.window.stride == [1, 1] && self.output == self.input[1..]
+    }
+
+    /// For windows that move planes, row by row of the columns and image by image: where the plane starts in the images, which part of
+    /// the columns' plane comes from it, where in it this part starts, and which windows of a line are inside.
+    ///
+    /// Elements of the part that are not inside come from the line above or below.
+    fn planes(&self, images: usize, mut each: impl FnMut(usize, Range<usize>, usize, &Range<usize>)) {
+        let ([channels, _, width], [kernel_y, kernel_x]) = (self.input, self.window.kernel);
+        let ([pad_y, pad_x], places) = (self.window.padding, self.positions());
+        for row in 0..self.rows() {
+            let (channel, y, x) = (row / (kernel_y * kernel_x), row / kernel_x % kernel_y, row % kernel_x);
+            let (forward, back) = (y * width + x, pad_y * width + pad_x);
+            let part =
+                back.saturating_sub(forward).min(places)..(places + back).saturating_sub(forward).min(places);
+            let from = forward.saturating_sub(back);
+            let inside = self.inside(x);
+            (0..images).for_each(|image| {
+                each((image * channels + channel) * places, part.clone(), from, &inside);
+            });
         }
     }
 
     /// The windows of some images as columns of a matrix.
     fn columns(&self, images: &[f32]) -> FlexTensor {
         let count = images.len() / self.image();
-        let mut columns = vec![0.0; self.rows() * count * self.positions()];
-        let stride = self.window.stride[1];
-        self.runs(count, |column, from, length| {
-            let target = &mut columns[column..column + length];
+        let mut columns = Vec::with_capacity(self.rows() * count * self.positions());
+        if self.moves_planes() {
+            self.planes(count, |plane, part, from, inside| {
+                let start = columns.len();
+                columns.extend(repeat_n(0.0, part.start));
+                columns.extend_from_slice(&images[plane + from..][..part.len()]);
+                columns.extend(repeat_n(0.0, self.positions() - part.end));
+                clear_outside(&mut columns[start..], self.output[1], inside);
+            });
+            return tensor(columns, [self.rows(), count * self.positions()]);
+        }
+        let (across, stride) = (self.output[1], self.window.stride[1]);
+        self.lines(count, |from, inside| {
+            let Some(from) = from else { return columns.extend(repeat_n(0.0, across)) };
+            columns.extend(repeat_n(0.0, inside.start));
             if stride == 1 {
-                target.copy_from_slice(&images[from..from + length]);
+                columns.extend_from_slice(&images[from..from + inside.len()]);
             } else {
-                let source = images[from..].iter().step_by(stride);
-                target.iter_mut().zip(source).for_each(|(target, source)| *target = *source);
+                let line = &images[from..=from + (inside.len() - 1) * stride];
+                columns.extend(line.chunks(stride).map(|elements| elements[0]));
             }
+            columns.extend(repeat_n(0.0, across - inside.end));
         });
         tensor(columns, [self.rows(), count * self.positions()])
     }
 
     /// Add each element of the columns to the element of the images that it was taken from.
-    fn add_columns(&self, columns: &[f32], images: &mut [f32]) {
-        let stride = self.window.stride[1];
-        self.runs(images.len() / self.image(), |column, from, length| {
-            let source = &columns[column..column + length];
+    fn add_columns(&self, mut columns: FlexTensor, images: &mut [f32]) {
+        let (columns, stride) = (columns.storage_mut::<f32>(), self.window.stride[1]);
+        if self.moves_planes() {
+            let mut planes = columns.chunks_exact_mut(self.positions());
+            self.planes(images.len() / self.image(), |plane, part, from, inside| {
+                let source = planes.next().unwrap_or_default();
+                clear_outside(source, self.output[1], inside);
+                add(&mut images[plane + from..][..part.len()], &source[part]);
+            });
+            return;
+        }
+        let mut lines = columns.chunks_exact(self.output[1]);
+        self.lines(images.len() / self.image(), |from, inside| {
+            let line = lines.next().unwrap_or_default();
+            let Some(from) = from else { return };
+            let source = &line[inside.clone()];
             if stride == 1 {
-                add(&mut images[from..from + length], source);
+                add(&mut images[from..from + source.len()], source);
             } else {
-                let target = images[from..].iter_mut().step_by(stride);
-                target.zip(source).for_each(|(target, source)| *target += source);
+                let line = &mut images[from..=from + (source.len() - 1) * stride];
+                line.chunks_mut(stride).zip(source).for_each(|(elements, source)| elements[0] += source);
             }
         });
     }
@@ -268,7 +331,7 @@ mod tests {
     use burn_tensor::{Device, Distribution};
 
     use super::*;
-    use crate::network::direct;
+    use crate::run::direct;
 
     fn difference<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f32 {
         (a.inner() - b.inner()).abs().max().into_scalar()

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::network::Layer;
 use crate::quantise::{Grid, Rate, entropy};
+use narrows_weights::net::Layer;
 
 /// Loss, accuracy, rate and steps over time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

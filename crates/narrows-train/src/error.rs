@@ -14,32 +14,9 @@ pub enum Error {
         /// What the operating system said.
         source: io::Error,
     },
-    /// The bytes are not an ONNX protobuf message.
-    #[error("not an ONNX model ({bytes} bytes): {cause}")]
-    Decode {
-        /// Length of the input.
-        bytes: usize,
-        /// What the protobuf decoder said.
-        cause: String,
-    },
-    /// The model breaks a rule of ONNX, or its parts do not fit each other.
-    #[error("not a valid ONNX model: {place}: {rule}")]
-    InvalidModel {
-        /// The node or tensor.
-        place: String,
-        /// The rule and what was found instead.
-        rule: String,
-    },
-    /// The model is valid and uses something that cannot be trained here.
-    #[error("{place}: {what} is not supported; supported are {supported}")]
-    Unsupported {
-        /// The node or tensor.
-        place: String,
-        /// What the model uses.
-        what: String,
-        /// What it may use instead.
-        supported: &'static str,
-    },
+    /// The network could not be read.
+    #[error(transparent)]
+    Model(#[from] narrows_weights::Error),
     /// Images, labels or their shapes do not fit the network or each other.
     #[error("{what}: {found}, expected {expected}")]
     Shape {

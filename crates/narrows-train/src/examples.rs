@@ -2,9 +2,9 @@
 
 use burn_tensor::{Device, Tensor, TensorData};
 
-use crate::network::Network;
 use crate::random::Random;
 use crate::{Error, Result};
+use narrows_weights::net::Network;
 
 /// Images of one shape and the number of each one's class.
 #[derive(Clone, Debug)]

@@ -5,13 +5,14 @@ use burn_tensor::{Device, Tensor, TensorData};
 
 use crate::curve::Curve;
 use crate::examples::{Augmentation, Examples};
-use crate::onnx::Model;
 use crate::quantise::{Grid, Rate};
 use crate::random::Random;
+use crate::run::run;
 use crate::trained::Trained;
 use crate::trainer::NORMALISED_ON;
 use crate::weights::{State, Statistics, Upstream, numbers_of};
 use crate::{Error, Result};
+use narrows_weights::net::Model;
 
 /// Bins of a layer at most.
 const MOST_BINS: u32 = 4095;
@@ -47,7 +48,7 @@ pub fn fisher_information(
             .zip(layers)
             .map(|(t, l)| t.tracked(l.is_normalised()))
             .collect();
-        let logits = network.run(batch.images, |number, input| {
+        let logits = run(network, batch.images, |number, input| {
             tensors[number].forward(number, &network.layers()[number], input, &mut Statistics::Running)
         });
         let likelihoods = log_softmax(logits, 1);

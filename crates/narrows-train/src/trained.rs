@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 use crate::curve::{Curve, LayerPoint};
 use crate::examples::Examples;
-use crate::network::Network;
-use crate::onnx::Model;
 use crate::quantise::{Grid, Rate};
 use crate::trainer::accuracy;
 use crate::weights::State;
+use narrows_weights::net::Model;
+use narrows_weights::net::Network;
 
 /// Key of the metadata of a checkpoint that holds the steps, as JSON: tensor name to [`Steps`].
 pub const STEPS_KEY: &str = "narrows.steps";

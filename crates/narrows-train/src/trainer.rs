@@ -6,16 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::curve::{Curve, LayerPoint, Point};
 use crate::examples::{Augmentation, Batch, Examples};
-use crate::network::Network;
-use crate::onnx::Model;
 use crate::optimise::{Adam, cosine, descend};
 use crate::price::Price;
 use crate::quantise::{Grid, Rate, Running};
 use crate::random::Random;
+use crate::run::run;
 use crate::settings::{Goal, Precision, Settings};
 use crate::trained::Trained;
 use crate::weights::{QUIET_BATCH, State, Statistics, Upstream, numbers_of};
 use crate::{Error, Result};
+use narrows_weights::net::Model;
+use narrows_weights::net::Network;
 
 /// Images from which batch normalisation is put in at the start and estimated at the end.
 pub(crate) const NORMALISED_ON: usize = 4000;
@@ -190,7 +191,7 @@ impl<'a> Trainer<'a> {
         let (loss, gradients) = self.gradients(&quantised, batch)?;
         let mut price = 0.0;
         if let (Some(rate), Some(controller)) = (rate, self.progress.price.as_mut()) {
-            price = controller.next(done, rate.bits_per_weight());
+            price = controller.next(done, rate.bits_per_weight(), rate.fixed_per_weight());
             self.running.iter_mut().zip(&histograms).for_each(|(running, counts)| running.update(counts));
         }
         self.descend(&grids, gradients, price, done);
@@ -239,7 +240,7 @@ impl<'a> Trainer<'a> {
         let network = self.network();
         let answers = self.teacher.as_ref().map(|teacher| {
             let tensors = teacher.tensors(network, &self.device);
-            network.run(batch.images.clone(), |number, input| {
+            run(network, batch.images.clone(), |number, input| {
                 tensors[number].forward(number, &network.layers()[number], input, &mut Statistics::Running)
             })
         });
@@ -248,7 +249,7 @@ impl<'a> Trainer<'a> {
         let tensors: Vec<_> =
             tensors.map(|(tensors, layer)| tensors.tracked(layer.is_normalised())).collect();
         let mut seen = Vec::new();
-        let logits = network.run(batch.images, |number, input| {
+        let logits = run(network, batch.images, |number, input| {
             let mut statistics = Statistics::Batch(&mut seen);
             tensors[number].forward(number, &network.layers()[number], input, &mut statistics)
         });
@@ -354,7 +355,7 @@ pub(crate) fn accuracy(state: &State, network: &Network, examples: &Examples, de
     for start in (0..examples.len()).step_by(QUIET_BATCH) {
         let numbers: Vec<u32> = (start as u32..(start + QUIET_BATCH).min(examples.len()) as u32).collect();
         let batch = examples.batch(&numbers, network.classes(), Augmentation::NONE, &mut random, device);
-        let logits = numbers_of(network.run(batch.images, |number, input| {
+        let logits = numbers_of(run(network, batch.images, |number, input| {
             tensors[number].forward(number, &network.layers()[number], input, &mut Statistics::Running)
         }));
         for (row, label) in logits.chunks_exact(network.classes()).zip(batch.labels) {

@@ -4,9 +4,11 @@ use burn_tensor::module::{batch_norm, batch_norm_train};
 use burn_tensor::{Device, Gradients, Tensor, TensorData};
 
 use crate::examples::{Augmentation, Examples};
-use crate::network::{Kind, Layer, Network, convolve};
-use crate::onnx::Model;
+use crate::normalisation;
 use crate::random::Random;
+use crate::run::{convolve, run};
+use narrows_weights::net::Model;
+use narrows_weights::net::{Kind, Layer, Network};
 
 /// Added to variances before their root is taken.
 const EPSILON: f64 = 1e-5;
@@ -42,6 +44,8 @@ pub(crate) struct LayerTensors {
     pub(crate) biases: Tensor<1>,
     means: Tensor<1>,
     variances: Tensor<1>,
+    /// What running statistics make of gains and biases: factors of the outputs and what is added then.
+    folded: [Vec<f32>; 2],
 }
 
 /// What later layers see while statistics are taken.
@@ -58,7 +62,7 @@ pub(crate) enum Statistics<'a> {
     /// From the past.
     Running,
     /// From the batch; they are handed out, for each layer that is normalised.
-    Batch(&'a mut Vec<(usize, Tensor<1>, Tensor<1>)>),
+    Batch(&'a mut Vec<(usize, Vec<f32>, Vec<f32>)>),
 }
 
 impl State {
@@ -116,7 +120,7 @@ impl State {
             let numbers: Vec<u32> = (start as u32..(start + QUIET_BATCH).min(count) as u32).collect();
             let batch = examples.batch(&numbers, network.classes(), Augmentation::NONE, &mut random, device);
             let mut seen = Vec::new();
-            network.run(batch.images, |layer, input| {
+            run(network, batch.images, |layer, input| {
                 let kind = &network.layers()[layer];
                 let raw = tensors[layer].product(kind, input);
                 if !kind.is_normalised() {
@@ -130,8 +134,8 @@ impl State {
                 }
             });
             for (layer, mean, variance) in seen {
-                add(&mut sums[layer][0], &numbers_of(mean));
-                add(&mut sums[layer][1], &numbers_of(variance));
+                add(&mut sums[layer][0], &mean);
+                add(&mut sums[layer][1], &variance);
             }
             batches += 1;
         }
@@ -142,13 +146,13 @@ impl State {
     }
 
     /// Move the running statistics towards those of a batch.
-    pub(crate) fn follow(&mut self, seen: Vec<(usize, Tensor<1>, Tensor<1>)>) {
+    pub(crate) fn follow(&mut self, seen: Vec<(usize, Vec<f32>, Vec<f32>)>) {
         let towards = |old: &mut [f32], new: &[f32]| {
             old.iter_mut().zip(new).for_each(|(old, new)| *old += MOMENTUM * (new - *old));
         };
         for (layer, mean, variance) in seen {
-            towards(&mut self.layers[layer].means, &numbers_of(mean));
-            towards(&mut self.layers[layer].variances, &numbers_of(variance));
+            towards(&mut self.layers[layer].means, &mean);
+            towards(&mut self.layers[layer].variances, &variance);
         }
     }
 
@@ -195,6 +199,7 @@ impl LayerTensors {
             biases: vector(&state.biases),
             means: vector(&state.means),
             variances: vector(&state.variances),
+            folded: [state.scales(), state.folded_biases()],
         }
     }
 
@@ -246,17 +251,31 @@ impl LayerTensors {
     }
 
     fn normalise(&self, number: usize, raw: Tensor<4>, statistics: &mut Statistics<'_>) -> Tensor<4> {
-        let (gains, biases) = (self.gains.clone(), self.biases.clone());
         match statistics {
-            Statistics::Running => {
-                batch_norm(raw, gains, biases, self.means.clone(), self.variances.clone(), EPSILON)
-            }
+            Statistics::Running => self.normalise_by_the_past(raw),
             Statistics::Batch(seen) => {
-                let normalised = batch_norm_train(raw, gains, biases, EPSILON);
-                seen.push((number, normalised.mean, normalised.variance));
+                let Some(normalised) =
+                    normalisation::by_batch(&raw, &self.gains, &self.biases, EPSILON as f32)
+                else {
+                    let theirs = batch_norm_train(raw, self.gains.clone(), self.biases.clone(), EPSILON);
+                    seen.push((number, numbers_of(theirs.mean), numbers_of(theirs.variance)));
+                    return theirs.output;
+                };
+                seen.push((number, normalised.means, normalised.variances));
                 normalised.output
             }
         }
+    }
+
+    fn normalise_by_the_past(&self, raw: Tensor<4>) -> Tensor<4> {
+        let (gains, biases) = (self.gains.clone(), self.biases.clone());
+        if !raw.is_autodiff() {
+            let [scales, shifts] = &self.folded;
+            if let Some(output) = normalisation::affine(&raw, scales, shifts) {
+                return output;
+            }
+        }
+        batch_norm(raw, gains, biases, self.means.clone(), self.variances.clone(), EPSILON)
     }
 }
 

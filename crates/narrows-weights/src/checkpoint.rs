@@ -61,6 +61,11 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// Tensors that are in memory, or come from another kind of file.
+    pub fn from_tensors(tensors: BTreeMap<String, Plain>) -> Self {
+        Self { tensors, texts: HashMap::new() }
+    }
+
     fn open_index(path: &Path) -> Result<Self> {
         let failed = |source| Error::Io { what: "read", path: path.to_owned(), source };
         let text = std::fs::read(path).map_err(failed)?;

@@ -110,7 +110,8 @@ fn with_states(contexts: &[&[u64]], state_bits: u32) -> Option<Choice> {
             bits += machine_bits(&machine, &kept);
             weights.extend(own);
         }
-        if weights.len() == contexts.len() * counts.len() && best.as_ref().is_none_or(|best| bits < best.bits) {
+        if weights.len() == contexts.len() * counts.len() && best.as_ref().is_none_or(|best| bits < best.bits)
+        {
             best = Some(Choice { state_bits, weights, contexts: contexts.len(), mantissa, bits });
         }
     }

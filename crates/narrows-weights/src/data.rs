@@ -41,6 +41,12 @@ impl Deref for Data {
     }
 }
 
+impl AsRef<[u8]> for Data {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
 impl From<Vec<u8>> for Data {
     fn from(bytes: Vec<u8>) -> Self {
         Self::new(bytes)

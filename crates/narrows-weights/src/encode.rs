@@ -69,8 +69,7 @@ pub fn pack(quantized: &Quantized, dtype: Dtype, shape: &Shape, options: &PackOp
         Contexts::One => None,
         Contexts::Neighbour => in_contexts(quantized, lanes, chunk_rows, &choice),
     };
-    let (choice, ordered) =
-        in_contexts.map_or((choice, None), |(choice, ordered)| (choice, Some(ordered)));
+    let (choice, ordered) = in_contexts.map_or((choice, None), |(choice, ordered)| (choice, Some(ordered)));
     let quantized = ordered.as_ref().unwrap_or(quantized);
     let outliers = Outliers::of(quantized, &choice.weights);
     let tans = Tans {
@@ -167,8 +166,7 @@ impl Outliers {
 
 fn write_chunks(quantized: &Quantized, header: &Header, outliers: &Outliers, out: &mut Vec<u8>) {
     let Content::Tans(tans) = &header.content else { unreachable!("made by the caller") };
-    let machines =
-        choice::machines(&tans.weights, tans.contexts, tans.state_bits).expect("they were chosen");
+    let machines = choice::machines(&tans.weights, tans.contexts, tans.state_bits).expect("they were chosen");
     header.write(out);
     let (mut payload, mut scratch) = (Vec::new(), Vec::new());
     let mut listed = outliers.list.as_slice();

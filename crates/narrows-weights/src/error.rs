@@ -124,6 +124,9 @@ pub enum Error {
         /// Its value.
         value: f32,
     },
+    /// No network could be read from an ONNX file.
+    #[error(transparent)]
+    Onnx(#[from] crate::net::OnnxError),
     /// The codec of lossless tensors, or of wide alphabets, refused.
     #[error(transparent)]
     Codec(#[from] narrows::Error),

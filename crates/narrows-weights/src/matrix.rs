@@ -319,9 +319,7 @@ impl Matrix {
 
     fn kernel(&self) -> Kernel {
         match &self.header.content {
-            Content::Tans(tans) => {
-                Kernel::of(self.path, tans.table_bits(), self.most_bits())
-            }
+            Content::Tans(tans) => Kernel::of(self.path, tans.table_bits(), self.most_bits()),
             _ => Kernel::of(self.path, 6, 0),
         }
     }

@@ -1,5 +1,6 @@
 //! A whole checkpoint to a packed file, and back.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use narrows::Shape;
@@ -7,12 +8,14 @@ use safetensors::tensor::Dtype as Stored;
 use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
+use crate::data::Data;
 use crate::encode::{PackOptions, pack};
 use crate::error::Result;
 use crate::file::{PackedFile, Plain, Tensor, Writer};
 use crate::grid::Quantized;
 use crate::lossless::{self, LosslessEncoder};
 use crate::matrix::Matrix;
+use crate::net::{Calibrated, Model};
 use crate::steps::{Calibration, Settings, grids, quantize};
 
 /// How a checkpoint is packed.
@@ -102,6 +105,37 @@ fn write_packed(
         relative_error: Some(relative_error(tensor, quantized)),
         ..report(name, "packed", tensor, bytes.len())
     })
+}
+
+/// Pack a network on the grids that [`calibrated`](crate::net::calibrated) found, with its biases, into the file `path`; `each`
+/// hears of every tensor once it is done.
+///
+/// # Errors
+/// As [`pack`] and [`Writer::finish`].
+pub fn pack_network(
+    model: &Model,
+    layers: &[Calibrated],
+    path: &Path,
+    options: &PackOptions,
+    mut each: impl FnMut(&Packed),
+) -> Result<u64> {
+    let mut writer = Writer::new(path);
+    for ((layer, stored), Calibrated { quantized, biases }) in model.layers().zip(layers) {
+        let weights = floats(&layer.shape, &stored.weights);
+        let packed = write_packed(&mut writer, (&layer.name, &weights), quantized, options);
+        each(&packed.map_err(|error| error.in_tensor(&layer.name))?);
+        let halves: Vec<u8> = biases.iter().flat_map(|&b| half::f16::from_f32(b).to_le_bytes()).collect();
+        writer.plain(&layer.bias, Stored::F16, &[biases.len()], &halves)?;
+        let before = floats(&[biases.len()], &stored.biases);
+        each(&report(&layer.bias, "plain", &before, halves.len()));
+    }
+    writer.finish(&HashMap::new())
+}
+
+/// Floats in memory as a tensor of a checkpoint.
+pub(crate) fn floats(shape: &[usize], values: &[f32]) -> Plain {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    Plain { dtype: Stored::F32, shape: shape.to_vec(), data: Data::from(bytes) }
 }
 
 /// Tensors that the codec does not take are written as they are.

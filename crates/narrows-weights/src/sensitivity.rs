@@ -9,6 +9,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::net::Bert;
 use crate::net::bert::Source;
+use crate::net::compensate::Moments;
 use crate::steps::{Calibration, is_matrix};
 
 /// The step that a tensor is rounded with alone, in root mean squares of its weights: coarse enough for embeddings to turn by
@@ -40,15 +41,19 @@ impl Calibration {
         if sentences.is_empty() {
             return Err(Error::Shape { what: "number of sentences", value: 0, bound: 1 });
         }
-        let names: Vec<&String> =
-            checkpoint.tensors().iter().filter(|(_, tensor)| is_matrix(tensor)).map(|(name, _)| name).collect();
+        let names: Vec<&String> = checkpoint
+            .tensors()
+            .iter()
+            .filter(|(_, tensor)| is_matrix(tensor))
+            .map(|(name, _)| name)
+            .collect();
         let (runs, done) = (names.len() + 1, std::sync::atomic::AtomicUsize::new(0));
         let count = || each(1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed), runs);
-        let mut moments = HashMap::new();
+        let mut moments: HashMap<String, Moments> = HashMap::new();
         let encoder = Bert::from_source(checkpoint, prefix, heads)?;
         let mut hear = |name: &str, inputs: &[f32]| {
             let columns = checkpoint.tensors()[name].shape[1..].iter().product();
-            add_moments(moments.entry(name.to_owned()).or_default(), inputs, columns);
+            moments.entry(name.to_owned()).or_insert_with(|| Moments::new(columns)).add(inputs);
         };
         let embed = |words: &Vec<u32>| encoder.embed_heard(words, &mut hear);
         let expected = sentences.iter().map(embed).collect::<Result<Vec<_>>>()?;
@@ -66,7 +71,7 @@ impl Calibration {
                 Ok(loss)
             })
             .collect::<Result<_>>()?;
-        Ok(Self::measured(importance(&losses), moments))
+        Ok(Self::from_values(importance(&losses)).with_moments(moments))
     }
 }
 
@@ -104,16 +109,6 @@ fn importance(losses: &[Loss]) -> HashMap<String, Vec<f32>> {
 /// `1 - cos` of vectors of length 1.
 fn turn(a: &[f32], b: &[f32]) -> f64 {
     1.0 - a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>()
-}
-
-/// Add the products of each pair of an input's elements.
-fn add_moments(moments: &mut Vec<f32>, inputs: &[f32], columns: usize) {
-    moments.resize(columns * columns, 0.0);
-    for x in inputs.chunks_exact(columns) {
-        for (&a, moments) in x.iter().zip(moments.chunks_exact_mut(columns)) {
-            moments.iter_mut().zip(x).for_each(|(moment, b)| *moment += a * b);
-        }
-    }
 }
 
 /// A checkpoint with one tensor rounded.

@@ -39,8 +39,7 @@ fn a_killed_process_leaves_the_old_file_or_the_new_one() {
     let packed = folder.path().join("packed.safetensors");
     let mut wholes = Vec::new();
     for path in checkpoints(folder.path()) {
-        let bytes: Vec<u8> =
-            (0..96 * 64).flat_map(|_| (random.laplace(0.02) as f32).to_le_bytes()).collect();
+        let bytes: Vec<u8> = (0..96 * 64).flat_map(|_| (random.laplace(0.02) as f32).to_le_bytes()).collect();
         let view = TensorView::new(Dtype::F32, vec![96, 64], &bytes).unwrap();
         serialize_to_file([("layer.weight", view)], None, &path).unwrap();
         let mode = Mode::Quantize(Settings { bits: 3.0, ..Settings::default() }, None);

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Random, laplace};
 use narrows::{Dtype, Shape};
-use narrows_weights::net::{Conv2d, Linear, Weights};
+use narrows_weights::net::{Conv2d, Convolution, Linear, Weights};
 use narrows_weights::{Matrix, PackOptions, pack};
 
 fn packed_and_dense(rows: usize, columns: usize) -> (Weights, Weights, Vec<f32>) {
@@ -37,11 +37,12 @@ fn a_linear_layer_is_the_same_packed_and_dense() {
 fn a_convolution_is_the_sum_over_its_kernel() {
     let mut random = Random(5);
     for (kernel, stride, padding) in [(1, 1, 0), (3, 1, 1), (3, 2, 1), (5, 3, 0)] {
+        let window = Convolution { kernel: [kernel; 2], stride: [stride; 2], padding: [padding; 2] };
         let (outputs, inputs, height, width) = (6, 4, 9, 11);
         let (packed, _, weights) = packed_and_dense(outputs, inputs * kernel * kernel);
         let bias: Vec<f32> = (0..outputs).map(|i| i as f32).collect();
         let image: Vec<f32> = (0..inputs * height * width).map(|_| random.laplace(1.0) as f32).collect();
-        let conv = Conv2d::new(packed, bias, [kernel; 2], stride, padding).unwrap();
+        let conv = Conv2d::new(packed, bias, window).unwrap();
         let (found, [rows, columns]) = conv.run(&image, [height, width]).unwrap();
         let mut expected = Vec::new();
         for output in 0..outputs {

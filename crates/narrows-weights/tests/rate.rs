@@ -25,7 +25,8 @@ fn payloads_stay_within_half_a_percent_of_the_entropy() {
         let shape = Shape::new(&[512, 2048]).unwrap();
         for states in [States::Registers, States::Smallest] {
             let packed =
-                pack(&quantized, Dtype::F32, &shape, &PackOptions { states, ..PackOptions::default() }).unwrap();
+                pack(&quantized, Dtype::F32, &shape, &PackOptions { states, ..PackOptions::default() })
+                    .unwrap();
             let matrix = Matrix::read(packed).unwrap();
             let layout = matrix.layout();
             let bound = quantized.entropy() * quantized.values.len() as f64 / 8.0;

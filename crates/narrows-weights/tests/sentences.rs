@@ -6,7 +6,9 @@ use std::path::Path;
 
 use common::Random;
 use narrows_weights::net::Bert;
-use narrows_weights::{Calibration, Checkpoint, Error, Mode, PackOptions, PackedFile, Settings, pack_checkpoint};
+use narrows_weights::{
+    Calibration, Checkpoint, Error, Mode, PackOptions, PackedFile, Settings, pack_checkpoint,
+};
 use safetensors::serialize_to_file;
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -99,7 +101,7 @@ fn embeddings_turn_less_if_sentences_say_what_matters() {
         let mode = Mode::Quantize(settings.clone(), calibration);
         let packed = path("packed.safetensors");
         bytes.push(
-            pack_checkpoint(&checkpoint, &packed, &mode, &PackOptions::default(), |_| {}).unwrap() as f64,
+            pack_checkpoint(&checkpoint, &packed, &mode, &PackOptions::default(), |_| {}).unwrap() as f64
         );
         turns.push(turn(&checkpoint, &packed));
     }

@@ -16,7 +16,7 @@ from . import _ops
 class RateMeter(nn.Module):
     """Adds up the real bytes of frames.
 
-    Its sums are buffers, so that it works inside ``torch.compile``; they are not saved with a model.
+    Its sums are buffers (int64 scalars), so that it works inside ``torch.compile``; they are not saved with a model.
 
     >>> meter = RateMeter()
     >>> meter.add(torch.zeros(4, 8, 8), 64)
@@ -36,7 +36,12 @@ class RateMeter(nn.Module):
 
     @torch.no_grad()
     def add(self, x: Tensor, size: Tensor | int) -> None:
-        """Count a tensor whose frame takes ``size`` bytes."""
+        """Count a tensor.
+
+        Args:
+            x: the tensor.
+            size: bytes of its frame.
+        """
         self.total_bytes += size
         self.total_elements += x.numel()
         self.total_raw_bytes += x.numel() * x.element_size()
@@ -85,7 +90,8 @@ class Codec(nn.Module):
         Any of rank 1 to 8 (2 to 9 with ``per_sample``), float32, float16 or bfloat16; the output is the same.
 
     Raises (from ``forward``):
-        DeviceError: the tensor is not on the CPU.
+        DeviceError: the tensor is neither on the CPU nor on an NVIDIA GPU, or the GPU does not offer the options (it has
+            "aiq" over the full range, and profiles).
         NonFiniteError, ShapeError, ArrayError: as of :func:`narrows.encode`.
 
     >>> codec = Codec(bits=4, per_sample=True)
@@ -122,7 +128,11 @@ class Codec(nn.Module):
         self.rate = RateMeter()
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` after encoding and decoding."""
+        """``x`` after encoding and decoding.
+
+        Raises:
+            DeviceError, NonFiniteError, ShapeError, ArrayError: see the class.
+        """
         if self.per_sample:
             if x.shape[0] == 0:
                 return x

@@ -8,6 +8,7 @@
 
 #![allow(unsafe_code, reason = "the memory of Python's arrays is read and written through pointers")]
 
+mod device;
 mod dlpack;
 mod source;
 
@@ -18,6 +19,7 @@ use narrows::{Dtype, Element, Limits, MAX_RANK, Shape, TensorView};
 use pyo3::prelude::*;
 
 use crate::failure::{self, Kind};
+pub(crate) use device::{DeviceArray, OnDevice};
 use source::Source;
 
 /// An array of one of the three element types, kept alive.
@@ -37,6 +39,14 @@ unsafe impl Send for Array {}
 // SAFETY: as above; nothing in here changes.
 unsafe impl Sync for Array {}
 
+/// An array where it lies.
+pub(crate) enum Seen<'py> {
+    /// In memory that the CPU reads.
+    Host(Array),
+    /// In the memory of an NVIDIA GPU.
+    Device(OnDevice<'py>),
+}
+
 /// Elements in row-major order: where they lay, or copied.
 pub(crate) enum Dense<'a, T> {
     Lent(*const T, usize, PhantomData<&'a T>),
@@ -55,13 +65,26 @@ impl<T> Dense<'_, T> {
 }
 
 impl Array {
-    /// The array inside `object`, which speaks the buffer protocol or DLPack.
+    /// The array inside `object`, which speaks the buffer protocol or DLPack; it may lie on a GPU.
     ///
     /// # Errors
-    /// `ArrayError` for anything else, other element types, byte orders and devices; `ShapeError` for shapes that are
-    /// not a tensor's.
-    pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+    /// `ArrayError` for anything else, other element types and byte orders; `DeviceError` for other devices; `ShapeError`
+    /// for shapes that are not a tensor's.
+    pub(crate) fn see<'py>(object: &Bound<'py, PyAny>) -> PyResult<Seen<'py>> {
         source::open(object)
+    }
+
+    /// The same, in memory that the CPU reads.
+    ///
+    /// # Errors
+    /// As [`Array::see`], and `DeviceError` for a GPU's memory.
+    pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        match Self::see(object)? {
+            Seen::Host(array) => Ok(array),
+            Seen::Device(array) => {
+                Err(array.refuse("here the CPU has to read it, so move it there first (`.cpu()` in PyTorch)"))
+            }
+        }
     }
 
     /// Type of the elements.
@@ -76,13 +99,8 @@ impl Array {
 
     /// Whether elements lie one after the other in row-major order, each where its type wants it.
     fn is_dense(&self) -> bool {
-        let width = self.dtype.size() as isize;
-        let row_major = self.shape.strides();
-        let fits = |axis: usize| {
-            self.shape.dims()[axis] <= 1 || self.strides[axis] == row_major[axis] as isize * width
-        };
         let aligned = self.data.addr().is_multiple_of(self.dtype.size());
-        aligned && (self.shape.elements() == 0 || (0..self.shape.rank()).all(fits))
+        aligned && is_row_major(&self.shape, &self.strides, self.dtype)
     }
 
     /// The elements in row-major order; copied if they do not lie so, or if `snapshot` asks for elements that nobody
@@ -153,19 +171,13 @@ impl Array {
     /// # Errors
     /// `ArrayError` or `ShapeError`.
     pub(crate) fn expect_output(&self, py: Python<'_>, dtype: Dtype, shape: &Shape) -> PyResult<()> {
-        let wrong = |text: String| Err(failure::raise(py, Kind::Array, &text));
+        let wrong = |text: &str| Err(failure::raise(py, Kind::Array, text));
         if !self.writable {
-            return wrong("`out` is read-only".into());
+            return wrong("`out` is read-only");
         }
-        if self.dtype != dtype {
-            return wrong(format!("`out` holds {}, the frame {dtype}", self.dtype));
-        }
-        if self.shape != *shape {
-            let text = format!("shape: `out` is {}, the frame's tensor {shape}", self.shape);
-            return Err(failure::raise(py, Kind::Shape, &text));
-        }
+        expect_same(py, (self.dtype, &self.shape), (dtype, shape))?;
         if !self.is_dense() {
-            return wrong("`out` is not row-major and contiguous".into());
+            return wrong("`out` is not row-major and contiguous");
         }
         Ok(())
     }
@@ -178,6 +190,31 @@ impl Array {
         // two do not overlap.
         unsafe { std::ptr::copy_nonoverlapping(elements.as_ptr(), self.data.cast::<T>(), elements.len()) };
     }
+}
+
+/// Whether strides, in bytes, are those of elements one after the other.
+fn is_row_major(shape: &Shape, strides: &[isize], dtype: Dtype) -> bool {
+    let row_major = shape.strides();
+    let fits = |axis: usize| {
+        shape.dims()[axis] <= 1 || strides[axis] == row_major[axis] as isize * dtype.size() as isize
+    };
+    shape.elements() == 0 || (0..shape.rank()).all(fits)
+}
+
+/// Whether `out` has the type and shape of a frame's tensor.
+///
+/// # Errors
+/// `ArrayError` or `ShapeError`.
+pub(crate) fn expect_same(py: Python<'_>, out: (Dtype, &Shape), frame: (Dtype, &Shape)) -> PyResult<()> {
+    if out.0 != frame.0 {
+        let text = format!("`out` holds {}, the frame {}", out.0, frame.0);
+        return Err(failure::raise(py, Kind::Array, &text));
+    }
+    if out.1 != frame.1 {
+        let text = format!("shape: `out` is {}, the frame's tensor {}", out.1, frame.1);
+        return Err(failure::raise(py, Kind::Shape, &text));
+    }
+    Ok(())
 }
 
 /// Something to be done with a tensor of any of the three types.

@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod adapt;
+mod network;
 #[cfg(feature = "train")]
 mod precision;
 mod sizes;
@@ -18,6 +19,7 @@ Examples:
   narrows bench accuracy --dataset bench/out/fashion-mnist
                                                          bytes at the same accuracy, on 10,000 images
   narrows bench adapt                                    a controller against fixed settings, on links that change
+  narrows bench network PACKED --model MODEL             a network from packed weights: accuracy, memory, time
   narrows bench weights                                  products with packed weights against dense ones";
 
 #[derive(clap::Args)]
@@ -38,6 +40,8 @@ enum What {
     /// Accuracy against bits a weight: fixed, allocated and learned precision, on one page
     #[cfg(feature = "train")]
     Precision(precision::Args),
+    /// A network that runs from packed weights beside its float32 model: accuracy, memory, time
+    Network(network::Args),
     /// Products with packed weights against dense ones, and decoding against rANS
     #[cfg(target_arch = "x86_64")]
     Weights(weights::Args),
@@ -48,6 +52,7 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         What::Sizes(args) => sizes::run(args, output),
         What::Accuracy(args) => accuracy::run(args, output),
         What::Adapt(args) => adapt::run(args, output),
+        What::Network(args) => network::run(args, output),
         #[cfg(feature = "train")]
         What::Precision(args) => precision::run(args, output),
         #[cfg(target_arch = "x86_64")]

@@ -6,9 +6,11 @@ use cudarc::driver::CudaStream;
 use narrows::stream::Surveyor;
 use narrows::{Dtype, Header, Limits, Profiles, Tensor};
 
-use super::device::{DeviceMemory, Gpu, Memory, Pinned, check_batch, check_room, copy_in, copy_out, failed};
+use super::device::{
+    DeviceMemory, Gpu, Memory, Pinned, Special, check_batch, check_room, copy_in, copy_out, failed,
+};
 use crate::error::Result;
-use crate::launch::{DecodeBatch, Fault, Launch};
+use crate::launch::{DecodeBatch, Fault, Half, Launch};
 
 /// Turns frames into tensors on a GPU; keeps its memory.
 ///
@@ -31,6 +33,9 @@ pub struct Decoder {
     statuses: std::ops::Range<usize>,
     /// Of each staged frame, whether the kernels decode it.
     by_kernels: Vec<bool>,
+    special: Option<Special>,
+    /// Whether all staged frames are of the kind that the special kernels are for.
+    is_special: bool,
 }
 
 impl Decoder {
@@ -55,6 +60,8 @@ impl Decoder {
             launches: Vec::new(),
             statuses: 0..0,
             by_kernels: Vec::new(),
+            special: None,
+            is_special: false,
         })
     }
 
@@ -72,6 +79,28 @@ impl Decoder {
         self.profiles = profiles.clone();
         self.cpu = self.cpu.with_profiles(profiles);
         self
+    }
+
+    /// Compile the kernel for frames such as this one: for this very device, with table sizes, lanes and element type as
+    /// constants. Frames of this kind staged from now on, without others in their batch, are decoded by it. Takes a second or
+    /// two; graphs captured before are void. False, and nothing changes, where NVRTC (`libnvrtc`, of the CUDA toolkit) is not installed or does not know the
+    /// device, and for frames that the device does not decode.
+    ///
+    /// # Errors
+    /// As [`narrows::Decoder::decode_into`], but for what only decoding shows; [`Error::Device`](crate::Error::Device) if the
+    /// compiler refuses the kernel.
+    pub fn specialize(&mut self, frame: &[u8]) -> Result<bool> {
+        let (header, survey) = self.surveyor.survey(frame, &self.limits, &self.profiles)?;
+        let Some(survey) = survey else { return Ok(false) };
+        let mut batch = DecodeBatch::default();
+        batch.push(&survey, header.dtype, 0);
+        let Some(constants) = batch.constants() else { return Ok(false) };
+        let special = self.gpu.specialize(Half::Decode, constants.to_owned())?;
+        let made = special.is_some();
+        if made {
+            (self.special, self.is_special) = (special, false);
+        }
+        Ok(made)
     }
 
     /// Decode into a new tensor in host memory.
@@ -172,6 +201,8 @@ impl Decoder {
             pinned.copy_from_slice(self.batch.bytes());
             // SAFETY: the staged memory is as long as was asked for; pinned memory changes only here, after waiting.
             unsafe { copy_in(pinned, base, stream) }?;
+            let serves = |constants| self.special.as_ref().is_some_and(|special| special.serves(constants));
+            self.is_special = self.batch.constants().is_some_and(serves);
             self.launches = staged.launches;
             self.statuses = staged.statuses;
         }
@@ -187,8 +218,9 @@ impl Decoder {
     /// # Safety
     /// As [`Decoder::decode_to`], until the stream is done; the stream comes after the one that was staged on.
     pub unsafe fn launch(&self, stream: &Arc<CudaStream>) -> Result<()> {
+        let special = self.special.as_ref().filter(|_| self.is_special);
         // SAFETY: jobs lie in staged memory, and name that, scratch memory and the caller's.
-        self.launches.iter().try_for_each(|launch| unsafe { self.gpu.launch(launch, stream) })
+        self.launches.iter().try_for_each(|launch| unsafe { self.gpu.launch(launch, special, stream) })
     }
 
     /// Wait for the stream, and say of each staged frame whether it was an encoder's:

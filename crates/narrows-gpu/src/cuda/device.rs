@@ -8,8 +8,9 @@ use cudarc::driver::sys::{self, CUdevice_attribute};
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream};
 use cudarc::nvrtc::Ptx;
 
+use super::special;
 use crate::error::{Error, Result};
-use crate::launch::{Kernel, Launch};
+use crate::launch::{Half, Kernel, Launch};
 
 /// Every kernel, for Volta and all that came after; `kernels/compile.py` makes it.
 const PTX: &str = include_str!("../../kernels/narrows.ptx");
@@ -32,6 +33,19 @@ struct Inner {
     functions: Vec<CudaFunction>,
     name: String,
     multiprocessors: u32,
+}
+
+/// Kernels made for one kind of job; the constants say which.
+pub(super) struct Special {
+    constants: String,
+    functions: Vec<(Kernel, CudaFunction)>,
+}
+
+impl Special {
+    /// Whether they are for jobs with these constants.
+    pub(super) fn serves(&self, constants: &str) -> bool {
+        self.constants == constants
+    }
 }
 
 pub(super) fn failed(what: &'static str) -> impl Fn(DriverError) -> Error {
@@ -97,22 +111,48 @@ impl Gpu {
         self.0.multiprocessors * 16
     }
 
+    /// Kernels of a half made for one kind of job; none where NVRTC is not installed, or does not know this device, or writes
+    /// what the driver does not take.
+    pub(super) fn specialize(&self, half: Half, constants: String) -> Result<Option<Special>> {
+        let attribute =
+            |which| self.0.context.attribute(which).map_err(failed("asking for the architecture"));
+        let capability = (
+            attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        );
+        let Some(code) = special::compile(capability, half, &constants)? else { return Ok(None) };
+        let Ok(module) = self.0.context.load_module(Ptx::from_binary(code)) else { return Ok(None) };
+        let load = |&kernel: &Kernel| module.load_function(kernel.name()).map(|function| (kernel, function));
+        let functions: Result<Vec<_>, DriverError> = half.kernels().iter().map(load).collect();
+        Ok(Some(Special { constants, functions: functions.map_err(failed("finding a kernel"))? }))
+    }
+
+    fn function<'a>(&'a self, kernel: Kernel, special: Option<&'a Special>) -> &'a CudaFunction {
+        let made = special.and_then(|special| special.functions.iter().find(|(of, _)| *of == kernel));
+        made.map_or(&self.0.functions[kernel as usize], |(_, function)| function)
+    }
+
     /// Blocks of a kernel that can be on the device at once.
-    pub(super) fn blocks_at_once(&self, launch: &Launch) -> Result<u32> {
-        let function = &self.0.functions[launch.kernel as usize];
+    pub(super) fn blocks_at_once(&self, launch: &Launch, special: Option<&Special>) -> Result<u32> {
+        let function = self.function(launch.kernel, special);
         let each = function
             .occupancy_max_active_blocks_per_multiprocessor(launch.threads, launch.shared as usize, None)
             .map_err(failed("asking for a kernel's occupancy"))?;
         Ok(each * self.0.multiprocessors)
     }
 
-    /// Put a launch on a stream.
+    /// Put a launch on a stream, of kernels made for such jobs where there are some.
     ///
     /// # Safety
     /// The jobs at the launch's address, and all memory they name, are valid until the stream is done.
-    pub(super) unsafe fn launch(&self, launch: &Launch, stream: &CudaStream) -> Result<()> {
+    pub(super) unsafe fn launch(
+        &self,
+        launch: &Launch,
+        special: Option<&Special>,
+        stream: &CudaStream,
+    ) -> Result<()> {
         self.0.context.bind_to_thread().map_err(failed("selecting the device"))?;
-        let function = self.0.functions[launch.kernel as usize].cu_function();
+        let function = self.function(launch.kernel, special).cu_function();
         let mut jobs = launch.jobs;
         let mut parameters = [(&raw mut jobs).cast::<c_void>()];
         let (grid, block) = ((launch.grid.0, launch.grid.1, 1), (launch.threads, 1, 1));

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use cudarc::driver::CudaStream;
 use narrows::{Dtype, EncodeOptions, Shape, Tensor, TensorView};
 
-use super::device::{DeviceMemory, Gpu, Memory, Pinned, check_batch, check_room, copy_in, copy_out, failed};
+use super::device::{
+    DeviceMemory, Gpu, Memory, Pinned, Special, check_batch, check_room, copy_in, copy_out, failed,
+};
 use crate::error::Result;
-use crate::launch::{EncodeBatch, Launch, Outcome, Scratch};
+use crate::launch::{EncodeBatch, Half, Launch, Outcome, Scratch};
 
 /// Up to so many elements launches are what encoding waits for, and one cooperative launch does it all.
 const AT_ONCE_ELEMENTS: usize = 1 << 20;
@@ -28,6 +30,7 @@ pub struct Encoder {
     elements: Memory,
     frame: Memory,
     current: Option<Current>,
+    special: Option<Special>,
 }
 
 /// What was staged last.
@@ -36,6 +39,8 @@ struct Current {
     tensors: Vec<(DeviceMemory, DeviceMemory)>,
     launches: Vec<Launch>,
     results: std::ops::Range<usize>,
+    /// Whether they are of the kind that the special kernels are for.
+    is_special: bool,
 }
 
 impl Encoder {
@@ -59,6 +64,7 @@ impl Encoder {
             elements: Memory::new(gpu),
             frame: Memory::new(gpu),
             current: None,
+            special: None,
         })
     }
 
@@ -69,6 +75,24 @@ impl Encoder {
     pub const fn with_reshape(mut self, rows: usize) -> Self {
         self.reshape = Some(rows);
         self
+    }
+
+    /// Compile the kernels for tensors of this type and shape: for this very device, with table sizes, lanes and element type
+    /// as constants, which tensors of other sizes often share. Takes a second or two; what was staged is to be staged again,
+    /// and graphs captured before are void. False, and nothing changes, where NVRTC
+    /// (`libnvrtc`, of the CUDA toolkit) is not installed or does not know the device.
+    ///
+    /// # Errors
+    /// As [`Encoder::frame_bound`]; [`Error::Device`](crate::Error::Device) if the compiler refuses the kernels.
+    pub fn specialize(&mut self, dtype: Dtype, shape: &Shape) -> Result<bool> {
+        let constants = EncodeBatch::new(&self.options, dtype, shape, self.reshape)?.constants();
+        let special = self.gpu.specialize(Half::Encode, constants)?;
+        let made = special.is_some();
+        if made {
+            // What is staged was planned for the kernels before.
+            (self.special, self.current) = (special, None);
+        }
+        Ok(made)
     }
 
     /// Encode a tensor in host memory.
@@ -161,14 +185,17 @@ impl Encoder {
         pinned.copy_from_slice(&bytes);
         // SAFETY: the staged memory is as long as was asked for; pinned memory changes only here, after waiting.
         unsafe { copy_in(pinned, base, stream) }?;
+        let constants = batch.constants();
+        let special = self.special.as_ref().filter(|special| special.serves(&constants));
         let at_once = batch.launch_at_once(jobs, u32::MAX);
-        let blocks = self.gpu.blocks_at_once(&at_once)? / tensors.len().max(1) as u32;
+        let blocks = self.gpu.blocks_at_once(&at_once, special)? / tensors.len().max(1) as u32;
         let launches = if batch.runs_at_once() && shape.elements() <= AT_ONCE_ELEMENTS && blocks > 0 {
             vec![batch.launch_at_once(jobs, blocks)]
         } else {
             batch.launches(jobs, self.gpu.most_blocks())
         };
-        self.current = Some(Current { dtype, tensors: tensors.to_vec(), launches, results });
+        let is_special = special.is_some();
+        self.current = Some(Current { dtype, tensors: tensors.to_vec(), launches, results, is_special });
         Ok(())
     }
 
@@ -181,9 +208,10 @@ impl Encoder {
     /// # Safety
     /// As [`Encoder::encode_from`], until the stream is done; the stream comes after the one that was staged on.
     pub unsafe fn launch(&self, stream: &Arc<CudaStream>) -> Result<()> {
-        let launches = self.current.iter().flat_map(|current| &current.launches);
+        let Some(current) = &self.current else { return Ok(()) };
+        let special = self.special.as_ref().filter(|_| current.is_special);
         // SAFETY: jobs lie in staged memory, and name that, scratch memory and the caller's.
-        launches.into_iter().try_for_each(|launch| unsafe { self.gpu.launch(launch, stream) })
+        current.launches.iter().try_for_each(|launch| unsafe { self.gpu.launch(launch, special, stream) })
     }
 
     /// Wait for the stream, and say how long the frames are.

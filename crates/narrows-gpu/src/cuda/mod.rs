@@ -14,6 +14,8 @@
 //! Tensors that already live on the device are coded from and to it: `stage` says what is where, `launch` puts the
 //! kernels on the caller's stream (and nothing else, so that a CUDA graph can capture it and replay it), `check` waits
 //! and says what became of them. Nothing is allocated after the first call of a size.
+//!
+//! `specialize` compiles the kernels once more for one kind of tensor, where NVRTC is installed.
 
 // Calls into the driver, and memory that only its user knows the life of.
 #![allow(unsafe_code)]
@@ -21,6 +23,8 @@
 mod decoder;
 mod device;
 mod encoder;
+#[doc(hidden)]
+pub mod special;
 
 pub use cudarc;
 pub use decoder::Decoder;

@@ -8,14 +8,13 @@ use super::{Kernel, Launch, Pieces, Rooms, SHARED_BYTES};
 
 const DECODE_THREADS: u32 = 128;
 const DECODE_WARPS: usize = DECODE_THREADS as usize / 32;
-/// Bytes of a warp's tile of symbols (`kernels/decode.cuh`).
-const TILE_BYTES: usize = 32 * 33;
+/// Bytes of a warp's window of words and of its tile of symbols (`kernels/decode.cuh`).
+const WARP_BYTES: usize = 256 + 32 * 33;
 const CSR_THREADS: u32 = 256;
-/// Tables and symbols for which a slot has an entry of its own: it holds symbol, frequency and bias in 32 bits.
-const DIRECT_SYMBOLS: usize = 32;
-const DIRECT_BYTES: usize = 24 << 10;
+/// Bits of the probabilities with which one table has an entry for every slot; alphabets have at most 16 symbols then.
+const SLOT_BITS: u32 = 12;
 /// Shared memory that is left to tables where they have to be searched.
-const SEARCHED_BYTES: usize = 36 << 10;
+const SEARCHED_BYTES: usize = 35 << 10;
 
 /// What the kernels say of a stream that no encoder wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +51,7 @@ pub struct DecodeBatch {
     jobs: Vec<DecodeJob>,
     csr: Vec<CsrJob>,
     shared: usize,
+    constants: Option<String>,
 }
 
 /// A batch with its addresses filled in.
@@ -63,27 +63,23 @@ pub struct Staged {
     pub launches: Vec<Launch>,
 }
 
-/// Where in shared memory what lies, but for tiles and history (`build_decode_tables` in `kernels/decode.cuh`); and the
-/// buckets' shift.
+/// Bytes of the tables in shared memory (`build_decode_tables` in `kernels/decode_tables.cuh`), and the buckets' shift.
 fn shared_tables(survey: &Survey<'_>, channels: usize, is_values: bool) -> (usize, u32) {
     let (tables, bits) = (survey.tables.len(), survey.tables[0].bits());
-    let mut bytes = if channels == 1 && is_values { survey.alphabet * 4 } else { 0 };
-    if matches!(survey.chooser, Chooser::Neighbours { .. }) {
-        bytes += 64;
+    let values = if channels == 1 && is_values { survey.alphabet * 4 } else { 0 };
+    if tables == 1 && bits == SLOT_BITS {
+        return (values + (4 << SLOT_BITS), DIRECT);
     }
-    let slots = tables << bits;
-    let is_segmented = matches!(survey.chooser, Chooser::Segments(_));
-    if survey.alphabet <= DIRECT_SYMBOLS && slots * 4 <= DIRECT_BYTES && !is_segmented {
-        return (bytes + slots * 4, DIRECT);
-    }
-    bytes += (tables * (survey.alphabet + 1) * 2).next_multiple_of(4);
-    let bucket = if survey.alphabet > 256 { 2 } else { 1 };
+    let fixed = match survey.chooser {
+        Chooser::Neighbours { .. } => values + 64 * 4 + tables * survey.alphabet * 4,
+        Chooser::None => values + tables * survey.alphabet * 4,
+        Chooser::Segments(_) => values + (tables * (survey.alphabet + 1) * 2).next_multiple_of(4),
+    };
+    let (slots, bucket) = (tables << bits, if survey.alphabet > 256 { 2 } else { 1 });
     // As fine as there is room for.
-    let mut shift = 0;
-    while bytes + (slots >> shift) * bucket > SEARCHED_BYTES && shift < bits {
-        shift += 1;
-    }
-    (bytes + ((slots >> shift) * bucket).next_multiple_of(4), shift)
+    let fits = |&shift: &u32| fixed + (slots >> shift) * bucket <= SEARCHED_BYTES;
+    let shift = (0..bits).find(fits).unwrap_or(bits);
+    (fixed + ((slots >> shift) * bucket).next_multiple_of(4), shift)
 }
 
 impl DecodeBatch {
@@ -94,6 +90,12 @@ impl DecodeBatch {
         self.jobs.clear();
         self.csr.clear();
         self.shared = 0;
+        self.constants = None;
+    }
+
+    /// What a kernel made for these frames has for constants; none if they are of several kinds.
+    pub fn constants(&self) -> Option<&str> {
+        self.constants.as_deref()
     }
 
     /// Frames in it.
@@ -126,13 +128,15 @@ impl DecodeBatch {
             inner: survey.planes.inner() as u32,
             ..DecodeJob::default()
         };
-        let mut shared = tables + DECODE_WARPS * TILE_BYTES;
+        let mut shared = tables + DECODE_WARPS * WARP_BYTES;
         match survey.chooser {
             Chooser::None => {}
             Chooser::Segments(ends) => {
                 job.chooser = 2;
                 job.segment_ends = ends.map(|end| end as u32);
             }
+            // With one table there is nothing to choose.
+            Chooser::Neighbours { .. } if survey.tables.len() == 1 => {}
             Chooser::Neighbours { of_bin, shift } => {
                 job.chooser = 1;
                 job.sum_shift = shift;
@@ -171,6 +175,11 @@ impl DecodeBatch {
             });
         }
         self.shared = self.shared.max(shared);
+        let constants = job.constants();
+        self.constants = match self.constants.take() {
+            None if self.jobs.is_empty() => Some(constants),
+            before => before.filter(|before| *before == constants),
+        };
         self.jobs.push(job);
     }
 

@@ -250,6 +250,11 @@ impl EncodeBatch {
         launches
     }
 
+    /// What kernels made for these tensors have for constants.
+    pub fn constants(&self) -> String {
+        self.describe(&mut Rooms::default()).constants()
+    }
+
     /// Whether one cooperative launch can do it.
     pub fn runs_at_once(&self) -> bool {
         self.plan.csr().is_none()

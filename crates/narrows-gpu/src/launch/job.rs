@@ -67,6 +67,18 @@ pub(super) const fn dtype(dtype: Dtype) -> u32 {
     }
 }
 
+impl Geometry {
+    /// What is constant in kernels made for tensors of this kind.
+    fn constants(&self) -> String {
+        let lanes = format!("job.geometry.lanes={}u;", self.lanes);
+        if self.positions == 1 && self.plane_stride == 1 {
+            lanes + "job.geometry.positions=1u;job.geometry.plane_stride=1u;"
+        } else {
+            lanes
+        }
+    }
+}
+
 /// Instead of an element type: symbols of two bytes.
 pub(super) const SYMBOLS: u32 = 3;
 /// Instead of a bucket's shift: every slot has an entry.
@@ -96,6 +108,22 @@ pub(super) struct DecodeJob {
     pub(super) channels: u32,
     pub(super) inner: u32,
     pub(super) history_rows: u32,
+}
+
+impl DecodeJob {
+    /// What is constant in a kernel made for frames of this kind, as statements (`load_job` in `kernels/job.cuh`).
+    pub(super) fn constants(&self) -> String {
+        let Self { alphabet, probability_bits, tables, chooser, .. } = self;
+        let Self { sum_shift, bucket_shift, dtype, channels, .. } = self;
+        let one_channel = if *channels == 1 { "job.channels=1u;" } else { "" };
+        let shared_history = if self.history == 0 { "job.history=0;" } else { "" };
+        format!(
+            "job.alphabet={alphabet}u;job.probability_bits={probability_bits}u;job.tables={tables}u;\
+             job.chooser={chooser}u;job.sum_shift={sum_shift}u;job.bucket_shift={bucket_shift}u;\
+             job.dtype={dtype}u;{one_channel}{shared_history}{}",
+            self.geometry.constants()
+        )
+    }
 }
 
 /// `CsrJob`.
@@ -158,6 +186,22 @@ pub(super) struct EncodeJob {
     pub(super) csr_columns: u32,
     pub(super) class_starts: u64,
     pub(super) chunk_rows_varint: u64,
+}
+
+impl EncodeJob {
+    /// What is constant in kernels made for tensors of this kind, as statements (`load_job` in `kernels/job.cuh`).
+    pub(super) fn constants(&self) -> String {
+        let Self { alphabet, probability_bits, tables, neighbours, sum_shift, bin_width, .. } = self;
+        let Self { dtype, own_range, has_profile, levels, .. } = self;
+        let dense = if self.csr_rows == 0 { "job.csr_rows=0u;" } else { "" };
+        format!(
+            "job.alphabet={alphabet}u;job.probability_bits={probability_bits}u;job.tables={tables}u;\
+             job.neighbours={neighbours}u;job.sum_shift={sum_shift}u;job.bin_width={bin_width}u;\
+             job.dtype={dtype}u;job.own_range={own_range}u;job.has_profile={has_profile}u;\
+             job.levels={levels}u;{dense}{}",
+            self.geometry.constants()
+        )
+    }
 }
 
 // `job.cuh` asserts the same.

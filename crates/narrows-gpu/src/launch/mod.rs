@@ -65,6 +65,41 @@ impl Kernel {
     }
 }
 
+/// Kernels that are compiled together for one kind of job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// [`Kernel::Decode`].
+    Decode,
+    /// Those of encoding.
+    Encode,
+}
+
+impl Half {
+    /// The kernels.
+    pub const fn kernels(self) -> &'static [Kernel] {
+        match self {
+            Self::Decode => &[Kernel::Decode],
+            Self::Encode => &[
+                Kernel::EncodeRange,
+                Kernel::EncodeCount,
+                Kernel::EncodeSymbols,
+                Kernel::EncodeCompact,
+                Kernel::EncodeAtOnce,
+                Kernel::CsrRows,
+                Kernel::CsrGather,
+            ],
+        }
+    }
+
+    /// The macro that holds their constants, and the one that leaves the other half out.
+    pub const fn macros(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Decode => ("NARROWS_DECODE_CONSTANTS", "NARROWS_WITHOUT_ENCODE"),
+            Self::Encode => ("NARROWS_ENCODE_CONSTANTS", "NARROWS_WITHOUT_DECODE"),
+        }
+    }
+}
+
 /// One launch: a grid over tensors (y) and their parts (x).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Launch {

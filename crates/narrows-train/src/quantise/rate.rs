@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::network::Network;
+use narrows_weights::net::Network;
 
 /// Bits of a stored network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -49,6 +49,11 @@ impl Rate {
     /// Everything, in bits per weight.
     pub fn bits_per_weight(&self) -> f64 {
         self.total_bits() / self.weights as f64
+    }
+
+    /// Steps, biases and names, in bits per weight: what no weight's bin changes.
+    pub fn fixed_per_weight(&self) -> f64 {
+        (self.scale_bits + self.header_bits) / self.weights as f64
     }
 
     /// The entropy of the bins alone, in bits per weight.

@@ -1,5 +1,6 @@
 //! The encoder of BERT (Devlin et al. 2018, arXiv:1810.04805) under its usual tensor names, for sentence embeddings.
 
+use super::attention::Heads;
 use super::linear::dense;
 use super::{Linear, Weights};
 use crate::checkpoint::Checkpoint;
@@ -216,8 +217,9 @@ impl Layer {
         let mut hear = |part: &str, x: &[f32]| heard(&format!("{}.{part}.weight", self.name), x);
         ["query", "key", "value"].iter().for_each(|part| hear(&format!("attention.self.{part}"), x));
         let (query, key, value) = (self.query.run(x)?, self.key.run(x)?, self.value.run(x)?);
-        let features = self.attended_norm.scale.len();
-        let mixed = attention(&query, &key, &value, features, heads);
+        let (features, words) = (self.attended_norm.scale.len(), x.len() / self.attended_norm.scale.len());
+        let heads = Heads { queries: heads, keys: heads, size: features / heads };
+        let mixed = heads.attend(&query, &key, &value, |_| words);
         hear("attention.output.dense", &mixed);
         let mut attended = self.attended.run(&mixed)?;
         attended.iter_mut().zip(x).for_each(|(y, x)| *y += x);
@@ -231,35 +233,6 @@ impl Layer {
         self.norm.apply(&mut y);
         Ok(y)
     }
-}
-
-/// Each word's values, weighed by how well its query fits their keys, head by head.
-fn attention(query: &[f32], key: &[f32], value: &[f32], features: usize, heads: usize) -> Vec<f32> {
-    let (words, size) = (query.len() / features, features / heads);
-    let scale = 1.0 / (size as f32).sqrt();
-    let mut out = vec![0.0; query.len()];
-    let mut fits = vec![0.0; words];
-    for head in 0..heads {
-        let part = |x: &[f32], word: usize| {
-            word * features + head * size..x.len().min(word * features + (head + 1) * size)
-        };
-        for word in 0..words {
-            let query = &query[part(query, word)];
-            for (other, fit) in fits.iter_mut().enumerate() {
-                *fit = scale * query.iter().zip(&key[part(key, other)]).map(|(a, b)| a * b).sum::<f32>();
-            }
-            let most = fits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            fits.iter_mut().for_each(|fit| *fit = (*fit - most).exp());
-            let sum: f32 = fits.iter().sum();
-            for (other, fit) in fits.iter().enumerate() {
-                let to = &mut out[word * features + head * size..][..size];
-                to.iter_mut()
-                    .zip(&value[part(value, other)])
-                    .for_each(|(out, value)| *out += fit / sum * value);
-            }
-        }
-    }
-    out
 }
 
 /// `x` times the normal distribution function, by erf as in Abramowitz and Stegun, 7.1.26 (within 1.5e-7).

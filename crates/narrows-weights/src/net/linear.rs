@@ -25,7 +25,10 @@ pub enum Weights {
 }
 
 /// All elements of a tensor that is stored in any way, as f32, and its axes.
-pub(super) fn dense(file: &PackedFile, name: &str) -> Result<(Vec<f32>, Vec<usize>)> {
+///
+/// # Errors
+/// As [`PackedFile::tensor`], and [`Error::Container`] for elements that are not floats.
+pub fn dense(file: &PackedFile, name: &str) -> Result<(Vec<f32>, Vec<usize>)> {
     let read = |plain: &Plain| {
         let mut values = Vec::new();
         plain.read_f32(0..plain.elements(), &mut values);
@@ -162,6 +165,15 @@ impl Linear {
             return Err(Error::Shape { what: "length of the bias", value: bias.len(), bound: rows });
         }
         Ok(Self { weights, bias })
+    }
+
+    /// The same with its hot loops on this path, if its weights are packed.
+    #[must_use]
+    pub fn with_path(mut self, path: Path) -> Self {
+        if let Weights::Packed(matrix) = self.weights {
+            self.weights = Weights::Packed(Box::new(matrix.with_path(path)));
+        }
+        self
     }
 
     /// Output features, and input features.

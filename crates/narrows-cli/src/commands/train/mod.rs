@@ -110,7 +110,8 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let beside = |extension: &str| args.output.with_extension(extension);
     let destination = Destination::from(args.output.as_path());
     destination.check(Existing::replace_if(args.force || args.resume))?;
-    let model = Model::open(&args.model).map_err(|error| failure("cannot read the network", &error))?;
+    let model =
+        Model::open(&args.model).map_err(|error| Failure::weights("cannot read the network", &error))?;
     let (mut training, mut test) = examples::read(&args.dataset, &model)?;
     if let Some(images) = args.images {
         training.truncate(images);
@@ -267,6 +268,9 @@ fn print(report: &Report<'_>, output: &Output) -> Result<()> {
 
 /// The trainer refused: what it said is the cause, unreworded.
 pub fn failure(sentence: &str, error: &Error) -> Failure {
+    if let Error::Model(error) = error {
+        return Failure::weights(sentence, error);
+    }
     let code = match error {
         Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Code::NoInput,
         Error::Io { .. } => Code::Io,
@@ -277,7 +281,6 @@ pub fn failure(sentence: &str, error: &Error) -> Failure {
     match error {
         Error::Checkpoint { .. } => failure.hint("train without --resume to start anew"),
         Error::Diverged { .. } => failure.hint("more bits, or a lower --price, may help"),
-        Error::Decode { .. } => failure.hint("is it another kind of file?"),
         _ => failure,
     }
 }

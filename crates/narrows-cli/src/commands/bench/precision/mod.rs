@@ -1,5 +1,6 @@
 //! `narrows bench precision`: accuracy against bits a weight, for fixed, allocated and learned precision.
 
+mod coders;
 mod page;
 mod runs;
 
@@ -20,6 +21,8 @@ Examples:
                                                    the whole tables: about a day on two cores
   narrows bench precision MODEL --dataset DIR --images 6000 --epochs 2 --seeds 1
                                                    the same tables in small
+  narrows bench precision MODEL --dataset DIR --checkpoint trained.safetensors
+                                                   and what coders make of the weights that were trained
 Every run that is done is kept in the JSON file beside the page: a second call with the same arguments goes on.";
 
 #[derive(clap::Args)]
@@ -42,9 +45,12 @@ pub struct Args {
     /// Use only the first training and test images
     #[arg(long, value_name = "N")]
     images: Option<usize>,
-    /// A table of coders that joins the page: JSON with `headings` and `rows` of words
+    /// A checkpoint of `narrows train` whose weights coders and models are compared on
     #[arg(long, value_name = "FILE")]
-    coders: Option<PathBuf>,
+    checkpoint: Option<PathBuf>,
+    /// Bytes that DeepCABAC makes of the same weights (`bench/deepcabac`)
+    #[arg(long, value_name = "BYTES", requires = "checkpoint")]
+    deepcabac: Option<usize>,
 }
 
 /// Images that the Fisher information is estimated on.
@@ -55,8 +61,9 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     page.check(Existing::Replace)?;
     let kept = args.output.with_extension("json");
     let mut results = runs::kept(&kept, args.epochs, args.images)?;
-    let coders = args.coders.as_deref().map(runs::coders).transpose()?;
-    let model = Model::open(&args.model).map_err(|error| failure("cannot read the network", &error))?;
+    let coders = args.checkpoint.as_deref().map(|file| coders::measure(file, args.deepcabac)).transpose()?;
+    let model =
+        Model::open(&args.model).map_err(|error| Failure::weights("cannot read the network", &error))?;
     let (mut training, mut test) = examples::read(&args.dataset, &model)?;
     if let Some(images) = args.images {
         training.truncate(images);

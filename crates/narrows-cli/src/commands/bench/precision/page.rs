@@ -6,7 +6,8 @@ use minijinja::value::{Serde, Value};
 use minijinja::{Environment, context};
 use serde::Serialize;
 
-use super::runs::{BINS, Coders, Family, Result as Row, Results};
+use super::coders::Coders;
+use super::runs::{BINS, Family, Result as Row, Results};
 use crate::failure::{Failure, Result};
 use crate::plot::{Axis, BLUE, Chart, GREEN, GREY, Line, Mark, Paint, Scale, Series, VERMILION};
 

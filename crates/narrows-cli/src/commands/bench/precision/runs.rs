@@ -135,16 +135,3 @@ pub fn keep(file: &Path, results: &Results) -> Outcome<()> {
     let json = serde_json::to_vec_pretty(results).expect("results are plain data");
     Destination::File(file.to_owned()).write(&json)
 }
-
-/// A table of coders: headings, then rows of words.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Coders {
-    pub headings: Vec<String>,
-    pub rows: Vec<Vec<String>>,
-}
-
-/// The table of coders in a JSON file.
-pub fn coders(file: &Path) -> Outcome<Coders> {
-    let text = fs::read_to_string(file).map_err(|error| Failure::io("read", file, &error))?;
-    serde_json::from_str(&text).map_err(|error| unusable(file, error))
-}

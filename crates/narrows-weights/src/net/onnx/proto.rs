@@ -1,4 +1,4 @@
-//! The messages of ONNX (`onnx.proto3`), as far as a trainer reads them. Other fields are skipped.
+//! The messages of ONNX (`onnx.proto3`), as far as they are read here. Other fields are skipped.
 
 use prost::Message;
 use prost::bytes::Bytes;

@@ -1,7 +1,8 @@
-//! Reading a network to train from an ONNX file, and writing the file again with other weights.
+//! Reading a network of images from an ONNX file, and writing the file again with other weights.
 
 mod attributes;
 mod constant;
+mod error;
 mod proto;
 mod read;
 
@@ -11,8 +12,11 @@ use std::path::Path;
 use prost::Message as _;
 use prost::bytes::Bytes;
 
-use crate::network::{Layer, Network};
-use crate::{Error, Result};
+pub use error::OnnxError;
+
+use super::network::{Layer, Network};
+use crate::error::Result;
+use crate::file::map;
 
 /// A network in an ONNX file: what it computes, and its float32 weights.
 ///
@@ -37,24 +41,25 @@ pub struct LayerWeights {
 }
 
 impl Model {
-    /// Read an ONNX file.
+    /// Read an ONNX file; it is mapped, and must not be changed in place as long as the model is there.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read, otherwise as [`Model::from_bytes`].
-    pub fn open(path: &Path) -> Result<Self> {
-        Self::from_bytes(std::fs::read(path).map_err(Error::io(path))?)
+    /// [`Error::Io`](crate::Error::Io) if the file cannot be read, otherwise as [`Model::from_bytes`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::from_bytes(Bytes::from_owner(map(path.as_ref())?))
     }
 
     /// Read the bytes of an ONNX file.
     ///
     /// # Errors
-    /// [`Error::Decode`] if they are no protobuf message, [`Error::InvalidModel`] if they break a rule of ONNX,
-    /// [`Error::Unsupported`] if the model uses what cannot be trained here.
+    /// [`OnnxError::Decode`] if they are no protobuf message, [`OnnxError::InvalidModel`] if they break a rule of ONNX,
+    /// [`OnnxError::Unsupported`] if the model uses what is not known here.
     pub fn from_bytes(bytes: impl Into<Bytes>) -> Result<Self> {
         let file = bytes.into();
         let proto = proto::Model::decode(file.clone())
-            .map_err(|error| Error::Decode { bytes: file.len(), cause: error.to_string() })?;
-        let missing = || Error::InvalidModel { place: "the model".into(), rule: "it has no graph".into() };
+            .map_err(|error| OnnxError::Decode { bytes: file.len(), cause: error.to_string() })?;
+        let missing =
+            || OnnxError::InvalidModel { place: "the model".into(), rule: "it has no graph".into() };
         let graph = proto.graph.ok_or_else(missing)?;
         let (network, weights) = read::network(&graph, &file)?;
         Ok(Self { file, network, weights })

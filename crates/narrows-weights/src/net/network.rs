@@ -1,11 +1,5 @@
 //! What a network computes: a list of operations on images, without weights.
 
-mod run;
-
-pub(crate) use run::convolve;
-#[cfg(test)]
-pub(crate) use run::direct;
-
 /// A layer with weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
@@ -62,30 +56,39 @@ impl Layer {
     }
 
     /// Whether it is followed by batch normalisation while it is trained: convolutions are.
-    pub(crate) const fn is_normalised(&self) -> bool {
+    pub const fn is_normalised(&self) -> bool {
         matches!(self.kind, Kind::Convolution(_))
     }
 }
 
-/// One operation.
+/// One operation on images; a vector is an image of one position.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Op {
+pub enum Op {
+    /// The layer of this number.
     Layer(usize),
+    /// `max(x, 0)`.
     Relu,
+    /// The sum of two values.
     Add,
+    /// `x + c`.
     Shift(f32),
+    /// `c x`.
     Scale(f32),
     /// The mean over all positions.
     MeanPool,
+    /// The greatest in each window; padding does not count.
     MaxPool(Convolution),
+    /// All elements of an image as one vector.
     Flatten,
 }
 
 /// An operation and the values it reads: 0 is the network's input, `n` what step `n - 1` computed.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Step {
-    pub(crate) op: Op,
-    pub(crate) inputs: Vec<usize>,
+pub struct Step {
+    /// What is done.
+    pub op: Op,
+    /// What it reads: one value, two for [`Op::Add`].
+    pub inputs: Vec<usize>,
 }
 
 /// A network that tells images apart.
@@ -136,5 +139,22 @@ impl Network {
     /// Weights of all layers, biases not counted.
     pub fn weights(&self) -> usize {
         self.layers.iter().map(Layer::weights).sum()
+    }
+
+    /// Its operations, in the order in which they are computed.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// The value that is its output.
+    pub const fn output(&self) -> usize {
+        self.output
+    }
+
+    /// Whether `value` must be kept when the step `at` has read it once.
+    pub fn is_read_again(&self, value: usize, at: usize) -> bool {
+        let later = self.steps.iter().skip(at + 1).any(|step| step.inputs.contains(&value));
+        let twice = self.steps.get(at).is_some_and(|step| step.inputs == [value, value]);
+        later || twice || (value == self.output && at < self.steps.len())
     }
 }

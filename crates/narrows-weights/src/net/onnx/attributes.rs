@@ -1,7 +1,7 @@
 //! Attributes of a node.
 
+use super::error::{OnnxError as Error, Result};
 use super::proto::{Attribute, Node};
-use crate::{Error, Result};
 
 /// The attributes that a node may have; another value than the one asked for is an error.
 pub struct Attributes<'a>(pub &'a Node);

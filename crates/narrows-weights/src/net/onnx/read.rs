@@ -7,9 +7,9 @@ use prost::bytes::Bytes;
 use super::LayerWeights;
 use super::attributes::Attributes;
 use super::constant::Constants;
+use super::error::{OnnxError as Error, Result};
 use super::proto::{Graph, Node};
-use crate::network::{Convolution, Kind, Layer, Network, Op, Step};
-use crate::{Error, Result};
+use crate::net::network::{Convolution, Kind, Layer, Network, Op, Step};
 
 pub fn network(graph: &Graph, file: &Bytes) -> Result<(Network, Vec<LayerWeights>)> {
     let constants = Constants::of(graph, file);

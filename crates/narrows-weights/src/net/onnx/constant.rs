@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use prost::bytes::Bytes;
 
+use super::error::{OnnxError as Error, Result};
 use super::proto::{Graph, Tensor};
-use crate::{Error, Result};
 
 const FLOAT32: i32 = 1;
 

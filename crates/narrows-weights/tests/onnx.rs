@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use narrows_train::{Error, Model};
+use narrows_weights::Error;
+use narrows_weights::net::{Model, OnnxError};
 use proptest::prelude::*;
 
 fn demo() -> Vec<u8> {
@@ -21,7 +22,7 @@ fn a_model_that_was_cut_off_is_refused_at_every_length() {
 #[test]
 fn a_file_that_is_no_model_says_so() {
     let refused = Model::from_bytes(b"\x93NUMPY of all things".to_vec()).unwrap_err();
-    assert!(matches!(refused, Error::Decode { .. }), "{refused}");
+    assert!(matches!(refused, Error::Onnx(OnnxError::Decode { .. })), "{refused}");
     assert!(matches!(Model::open(Path::new("no such file")).unwrap_err(), Error::Io { .. }));
 }
 

@@ -1,4 +1,7 @@
-//! `narrows pack`: a checkpoint to packed weights.
+//! `narrows pack`: a checkpoint, or the weights of an ONNX model, to packed weights.
+
+mod onnx;
+mod sentences;
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +10,6 @@ use narrows_weights::{
 };
 use serde::Serialize;
 
-use crate::commands::embed::read_tokens;
 use crate::destination::{Destination, Existing};
 use crate::failure::{Failure, Result};
 use crate::output::{Align, Output, grouped, table};
@@ -20,12 +22,16 @@ Examples:
   narrows pack model.safetensors --tokens some.ids      a sentence encoder, rounded for its embeddings
   narrows pack trained.safetensors                      weights of `narrows train` keep their grid
   narrows pack model.safetensors.index.json             a checkpoint in several files
-  narrows pack model.safetensors --lossless             every bit of every tensor";
+  narrows pack model.safetensors --lossless             every bit of every tensor
+  narrows pack model.onnx                               the weights of an ONNX model
+  narrows pack model.onnx --dataset DIR --bits 1.5      a network of images, calibrated with some of them: steps by
+                                                        how much each layer matters, errors made up for, statistics
+                                                        brought back";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// A .safetensors file, or the .index.json of a checkpoint in several
+    /// A .safetensors file, the .index.json of a checkpoint in several, or an .onnx model
     checkpoint: PathBuf,
     /// File to write [default: beside the input, ending in .packed.safetensors]
     #[arg(long, short)]
@@ -40,18 +46,26 @@ pub struct Args {
     #[arg(long)]
     per_channel: bool,
     /// Round for rate as well as for error: a bit is worth this many squared steps, 0.05 to 0.2 say
-    #[arg(long, value_name = "LAMBDA", default_value_t = 0.0)]
-    rdo: f32,
+    /// [default: 0, with --dataset 0.1]
+    #[arg(long, value_name = "LAMBDA")]
+    rdo: Option<f32>,
     /// Statistics of a calibration run: Fisher information NAME, or second moments of inputs NAME.inputs
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
     /// Run the sentence encoder (BERT's tensor names) on these sentences, a line of token numbers each: what turns
     /// embeddings most is rounded most finely, and errors are fed back
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["calibration", "rdo", "per_channel"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["calibration", "dataset", "per_channel"])]
     tokens: Option<PathBuf>,
     /// Attention heads of the sentence encoder [default: as config.json beside the checkpoint says]
     #[arg(long, value_name = "N", requires = "tokens")]
     heads: Option<usize>,
+    /// Calibrate a network of images (.onnx) with training images of this folder, gzipped IDX files as in Debian's
+    /// dataset-fashion-mnist
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["calibration", "keep", "least_weights", "per_channel"])]
+    dataset: Option<PathBuf>,
+    /// Images to calibrate with
+    #[arg(long, value_name = "N", default_value_t = 512, requires = "dataset", value_parser = images)]
+    images: usize,
     /// Leave tensors as they are whose name contains this; may be given several times
     #[arg(long, value_name = "NAME")]
     keep: Vec<String>,
@@ -65,11 +79,21 @@ pub struct Args {
     #[arg(long)]
     contexts: bool,
     /// Keep every bit of every tensor
-    #[arg(long, conflicts_with_all = ["bits", "bins", "per_channel", "rdo", "calibration", "tokens", "keep", "least_weights", "states", "contexts"])]
+    #[arg(long, conflicts_with_all = [
+        "bits", "bins", "per_channel", "rdo", "calibration", "tokens", "dataset", "keep", "least_weights", "states", "contexts",
+    ])]
     lossless: bool,
     /// Replace a file that is there already
     #[arg(long)]
     force: bool,
+}
+
+/// More would fill the memory with what layers hand on.
+const MOST_IMAGES: usize = 4096;
+
+fn images(text: &str) -> Result<usize, String> {
+    let count = text.parse::<usize>().ok().filter(|count| (1..=MOST_IMAGES).contains(count));
+    count.ok_or_else(|| format!("it is a number from 1 to {MOST_IMAGES}"))
 }
 
 fn states(text: &str) -> Result<States, String> {
@@ -106,30 +130,33 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         Checkpoint::open(path)
             .map_err(|error| Failure::weights(format!("cannot read {}", path.display()), &error))
     };
-    let checkpoint = open(&args.checkpoint)?;
+    let is_onnx = args.checkpoint.extension().is_some_and(|extension| extension == "onnx");
+    let contexts = if args.contexts { Contexts::Neighbour } else { Contexts::One };
+    let options = PackOptions { states: args.states, contexts, chunk_rows: None };
+    if let Some(folder) = &args.dataset {
+        let settings = settings(args, CALIBRATED_RDO);
+        let (bytes, tensors) = onnx::calibrated(
+            (&args.checkpoint, is_onnx),
+            (folder, args.images),
+            &settings,
+            &options,
+            &path,
+            output,
+        )?;
+        return report(&path, bytes, &tensors, output);
+    }
+    let checkpoint = if is_onnx { onnx::checkpoint(&args.checkpoint)? } else { open(&args.checkpoint)? };
     if checkpoint.texts().contains_key("narrows") {
         let failure = Failure::usage(format!("{} is packed already", args.checkpoint.display()));
         return Err(failure.hint("`narrows unpack` makes a plain file of it"));
     }
     let calibration = match &args.tokens {
-        Some(tokens) => Some(of_sentences(args, &checkpoint, tokens, output)?),
+        Some(tokens) => {
+            Some(sentences::calibrated((&args.checkpoint, &checkpoint), tokens, args.heads, output)?)
+        }
         None => args.calibration.as_ref().map(open).transpose()?.as_ref().map(Calibration::of),
     };
-    let mode = if args.lossless {
-        Mode::Lossless
-    } else {
-        let settings = Settings {
-            bits: args.bits,
-            bins: args.bins,
-            scope: if args.per_channel { Scope::Row } else { Scope::Tensor },
-            lambda: args.rdo,
-            least_weights: args.least_weights,
-            keep: args.keep.clone(),
-        };
-        Mode::Quantize(settings, calibration)
-    };
-    let contexts = if args.contexts { Contexts::Neighbour } else { Contexts::One };
-    let options = PackOptions { states: args.states, contexts, chunk_rows: None };
+    let mode = if args.lossless { Mode::Lossless } else { Mode::Quantize(settings(args, 0.0), calibration) };
     let progress = output.progress(checkpoint.tensors().len() as u64, "tensors");
     let mut tensors = Vec::new();
     let bytes = pack_checkpoint(&checkpoint, &path, &mode, &options, |packed| {
@@ -141,55 +168,24 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     report(&path, bytes, &tensors, output)
 }
 
-/// What is found by running the checkpoint's sentence encoder.
-fn of_sentences(
-    args: &Args,
-    checkpoint: &Checkpoint,
-    tokens: &Path,
-    output: &Output,
-) -> Result<Calibration> {
-    let number = |token: i64| {
-        u32::try_from(token).map_err(|error| {
-            let sentence = format!("{} holds something other than token numbers", tokens.display());
-            Failure::data(sentence).because(format!("{token}: {error}"))
-        })
-    };
-    let sentence = |words: Vec<i64>| words.into_iter().map(number).collect::<Result<Vec<u32>>>();
-    let sentences = read_tokens(tokens)?.into_iter().map(sentence).collect::<Result<Vec<_>>>()?;
-    let heads = match args.heads {
-        Some(heads) => heads,
-        None => configured_heads(&args.checkpoint)?,
-    };
-    let progress = output.progress(0, "runs");
-    let found = Calibration::of_sentences(checkpoint, &sentences, heads, |done, all| {
-        progress.set_length(all as u64);
-        progress.set_position(done as u64);
-    });
-    progress.finish_and_clear();
-    found.map_err(|error| {
-        let sentence = format!("cannot run the sentence encoder of {}", args.checkpoint.display());
-        Failure::weights(sentence, &error)
-    })
-}
+/// What a bit is worth when rounding with calibration, in squared steps: the slope of rate and error of a fine grid.
+const CALIBRATED_RDO: f32 = 0.1;
 
-/// The number of attention heads that a model's configuration gives.
-fn configured_heads(checkpoint: &Path) -> Result<usize> {
-    let path = checkpoint.with_file_name("config.json");
-    let unknown = |cause: String| {
-        let failure = Failure::usage("it is not known how many attention heads the sentence encoder has");
-        failure.because(cause).hint("give their number: --heads 12")
-    };
-    let text =
-        std::fs::read(&path).map_err(|error| unknown(format!("cannot read {}: {error}", path.display())))?;
-    let config: serde_json::Value =
-        serde_json::from_slice(&text).map_err(|error| unknown(format!("{}: {error}", path.display())))?;
-    let heads = config["num_attention_heads"].as_u64().and_then(|heads| usize::try_from(heads).ok());
-    heads.ok_or_else(|| unknown(format!("{} has no number `num_attention_heads`", path.display())))
+fn settings(args: &Args, rdo: f32) -> Settings {
+    Settings {
+        bits: args.bits,
+        bins: args.bins,
+        scope: if args.per_channel { Scope::Row } else { Scope::Tensor },
+        lambda: args.rdo.unwrap_or(rdo),
+        least_weights: args.least_weights,
+        keep: args.keep.clone(),
+    }
 }
 
 fn default_output(args: &Args) -> PathBuf {
     let name = args.checkpoint.file_name().unwrap_or_default().to_string_lossy();
-    let stem = name.trim_end_matches(".json").trim_end_matches(".index").trim_end_matches(".safetensors");
+    let stem = name.trim_end_matches(".json").trim_end_matches(".index");
+    let stem = stem.trim_end_matches(".safetensors").trim_end_matches(".onnx");
     args.checkpoint.with_file_name(format!("{stem}.packed.safetensors"))
 }
 
