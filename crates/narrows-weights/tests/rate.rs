@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::laplace;
+use common::{laplace, patches};
 use narrows::{Dtype, Shape};
-use narrows_weights::{Matrix, PackOptions, States, pack};
+use narrows_weights::{Contexts, Grid, Matrix, PackOptions, States, pack};
 
 #[test]
 fn payloads_stay_within_half_a_percent_of_the_entropy() {
@@ -25,7 +25,8 @@ fn payloads_stay_within_half_a_percent_of_the_entropy() {
         let shape = Shape::new(&[512, 2048]).unwrap();
         for states in [States::Registers, States::Smallest] {
             let packed =
-                pack(&quantized, Dtype::F32, &shape, &PackOptions { states, chunk_rows: None }).unwrap();
+                pack(&quantized, Dtype::F32, &shape, &PackOptions { states, ..PackOptions::default() })
+                    .unwrap();
             let matrix = Matrix::read(packed).unwrap();
             let layout = matrix.layout();
             let bound = quantized.entropy() * quantized.values.len() as f64 / 8.0;
@@ -35,4 +36,33 @@ fn payloads_stay_within_half_a_percent_of_the_entropy() {
             assert!(ratio <= bound, "{bins} bins, scale {scale}: {ratio}");
         }
     }
+}
+
+#[test]
+fn contexts_are_taken_where_zeros_lie_together_and_only_there() {
+    let options = PackOptions { contexts: Contexts::Neighbour, ..PackOptions::default() };
+    let shape = Shape::new(&[256, 576]).unwrap();
+    for (quantized, contexts, most) in
+        [(patches(256, 576, 5, 0.6, 3), 2, 0.9), (laplace(256, 576, 5, 0.3, 3), 1, 1.01)]
+    {
+        let matrix = Matrix::read(pack(&quantized, Dtype::F32, &shape, &options).unwrap()).unwrap();
+        let layout = matrix.layout();
+        assert_eq!(layout.contexts, Some(contexts));
+        let bound = quantized.entropy() * quantized.values.len() as f64 / 8.0;
+        let ratio = (layout.payload_bytes + layout.outlier_bytes) as f64 / bound;
+        assert!(ratio < most, "{ratio}");
+    }
+}
+
+#[test]
+fn close_steps_take_few_bits() {
+    let mut quantized = laplace(512, 64, 3, 0.3, 2);
+    let steps: Vec<f32> =
+        (0..512_u32).map(|row| f32::from_bits(0x3c10_0000 + ((row * 37 % 128) << 16))).collect();
+    quantized.grid = Grid::new(steps, 3).unwrap();
+    let shape = Shape::new(&[512, 64]).unwrap();
+    let packed = pack(&quantized, Dtype::F32, &shape, &PackOptions::default()).unwrap();
+    let matrix = Matrix::read(packed).unwrap();
+    assert_eq!(matrix.quantized().unwrap(), quantized);
+    assert!(matrix.layout().header_bytes < 512 + 80, "{} bytes", matrix.layout().header_bytes);
 }
