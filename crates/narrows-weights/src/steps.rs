@@ -20,7 +20,7 @@ use crate::net::compensate::Moments;
 const SAMPLED: usize = 1 << 18;
 /// Halvings of the interval in which the common factor of all steps is searched.
 const HALVINGS: u32 = 18;
-/// What is added to the diagonal of second moments, relative to its mean: sentences are few. On MiniLM and a hundred of
+/// What is added to the diagonal of second moments, relative to its mean: sentences are few. On `MiniLM` and a hundred of
 /// them 0.5 is as good, 0.1 and less are worse.
 const DAMPING: f64 = 1.0;
 /// As many bins as a grid can have.

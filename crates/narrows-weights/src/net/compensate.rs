@@ -200,8 +200,8 @@ mod tests {
 
     #[test]
     fn the_factor_is_that_of_the_inverse() {
-        let (inputs, _) = inputs();
         const DAMPING: f64 = 0.01;
+        let (inputs, _) = inputs();
         let mut moments = Moments::new(24);
         moments.add(&inputs[..24 * 200]);
         moments.add(&inputs[24 * 200..]);

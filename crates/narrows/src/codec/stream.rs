@@ -201,16 +201,15 @@ impl StreamReader {
             Coder::Rans => {
                 let input = rans::Input { payload, lengths: &self.lengths };
                 let run = Run::all(&header.rows, header.chunk_rows);
-                #[cfg(not(feature = "rayon"))]
-                let shared = None;
                 #[cfg(feature = "rayon")]
-                let shared = (self.threads > 1).then(|| {
+                let result = if self.threads > 1 {
                     let how = (self.path, self.threads);
                     self.workers.decode(how, input, (&header.rows, header.chunk_rows), model, coded)
-                });
-                let alone =
-                    || self.rans.decode_telling(self.path, input, &run, model, coded, progress.take());
-                let result = shared.unwrap_or_else(alone);
+                } else {
+                    self.rans.decode_telling(self.path, input, &run, model, coded, progress.take())
+                };
+                #[cfg(not(feature = "rayon"))]
+                let result = self.rans.decode_telling(self.path, input, &run, model, coded, progress.take());
                 result.map_err(|(chunk, what)| corrupt(chunk)(what))?;
             }
             Coder::Tans { .. } => {

@@ -468,7 +468,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn ratios(
         self,
-        (_, _): (&(), Option<&RatioTable>),
+        ((), _): (&(), Option<&RatioTable>),
         _: Self::Lanes,
         frequency: Self::Lanes,
         _: u32,

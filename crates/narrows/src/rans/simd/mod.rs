@@ -242,7 +242,7 @@ pub(super) trait Simd: Copy {
     /// its entries) the table, or computed.
     fn ratios(
         self,
-        (bank, table): (&Self::RatioBank, Option<&RatioTable>),
+        entries: (&Self::RatioBank, Option<&RatioTable>),
         index: Self::Lanes,
         frequency: Self::Lanes,
         bits: u32,

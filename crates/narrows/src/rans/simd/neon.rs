@@ -364,7 +364,7 @@ impl Simd for Neon {
     #[inline(always)]
     fn ratios(
         self,
-        (_, _): (&(), Option<&RatioTable>),
+        ((), _): (&(), Option<&RatioTable>),
         _: Eights,
         frequency: Eights,
         _: u32,

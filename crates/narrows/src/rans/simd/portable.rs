@@ -215,7 +215,7 @@ impl Simd for Portable {
     #[inline(always)]
     fn ratio_bank(self, _: &Ratios) {}
     #[inline(always)]
-    fn ratios(self, (_, _): (&(), Option<&RatioTable>), _: Row, frequency: Row, _: u32) -> Ratios {
+    fn ratios(self, ((), _): (&(), Option<&RatioTable>), _: Row, frequency: Row, _: u32) -> Ratios {
         let mut ratios = [0.0; MAX_LANES];
         for (r, f) in ratios.iter_mut().zip(frequency) {
             *r = ratio(f);
