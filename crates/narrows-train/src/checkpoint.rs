@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::Path;
 
 use burn_tensor::Device;
+use narrows_weights::net::Model;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +15,6 @@ use crate::settings::Settings;
 use crate::trained::Stored;
 use crate::trainer::{Progress, Trainer};
 use crate::{Error, Result};
-use narrows_weights::net::Model;
 
 /// Key of the metadata that holds everything but the numbers of the layers.
 const KEY: &str = "narrows.training";

@@ -18,9 +18,8 @@ use burn_backend::ops::FloatTensorOps;
 use burn_backend::{Bytes, DType, Shape};
 use burn_flex::{Flex, FlexTensor, Layout};
 use burn_tensor::Tensor;
-use rayon::prelude::*;
-
 use narrows_weights::net::Convolution;
+use rayon::prelude::*;
 
 /// Columns of a product, about.
 const WIDTH: usize = 784;

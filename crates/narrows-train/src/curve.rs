@@ -1,9 +1,9 @@
 //! What happened during a training.
 
+use narrows_weights::net::Layer;
 use serde::{Deserialize, Serialize};
 
 use crate::quantise::{Grid, Rate, entropy};
-use narrows_weights::net::Layer;
 
 /// Loss, accuracy, rate and steps over time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

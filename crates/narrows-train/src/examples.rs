@@ -1,10 +1,10 @@
 //! Labelled images to train on.
 
 use burn_tensor::{Device, Tensor, TensorData};
+use narrows_weights::net::Network;
 
 use crate::random::Random;
 use crate::{Error, Result};
-use narrows_weights::net::Network;
 
 /// Images of one shape and the number of each one's class.
 #[derive(Clone, Debug)]

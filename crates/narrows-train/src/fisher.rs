@@ -2,6 +2,7 @@
 
 use burn_tensor::activation::log_softmax;
 use burn_tensor::{Device, Tensor, TensorData};
+use narrows_weights::net::Model;
 
 use crate::curve::Curve;
 use crate::examples::{Augmentation, Examples};
@@ -12,7 +13,6 @@ use crate::trained::Trained;
 use crate::trainer::NORMALISED_ON;
 use crate::weights::{State, Statistics, Upstream, numbers_of};
 use crate::{Error, Result};
-use narrows_weights::net::Model;
 
 /// Bins of a layer at most.
 const MOST_BINS: u32 = 4095;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use burn_tensor::Device;
 use half::{bf16, f16};
+use narrows_weights::net::{Model, Network};
 use safetensors::{Dtype, View};
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +15,6 @@ use crate::examples::Examples;
 use crate::quantise::{Grid, Rate};
 use crate::trainer::accuracy;
 use crate::weights::State;
-use narrows_weights::net::Model;
-use narrows_weights::net::Network;
 
 /// Key of the metadata of a checkpoint that holds the steps, as JSON: tensor name to [`Steps`].
 pub const STEPS_KEY: &str = "narrows.steps";

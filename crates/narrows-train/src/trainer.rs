@@ -2,6 +2,7 @@
 
 use burn_tensor::activation::log_softmax;
 use burn_tensor::{Device, Tensor};
+use narrows_weights::net::{Model, Network};
 use serde::{Deserialize, Serialize};
 
 use crate::curve::{Curve, LayerPoint, Point};
@@ -15,8 +16,6 @@ use crate::settings::{Goal, Precision, Settings};
 use crate::trained::Trained;
 use crate::weights::{QUIET_BATCH, State, Statistics, Upstream, numbers_of};
 use crate::{Error, Result};
-use narrows_weights::net::Model;
-use narrows_weights::net::Network;
 
 /// Images from which batch normalisation is put in at the start and estimated at the end.
 pub(crate) const NORMALISED_ON: usize = 4000;

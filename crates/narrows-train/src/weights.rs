@@ -2,13 +2,12 @@
 
 use burn_tensor::module::{batch_norm, batch_norm_train};
 use burn_tensor::{Device, Gradients, Tensor, TensorData};
+use narrows_weights::net::{Kind, Layer, Model, Network};
 
 use crate::examples::{Augmentation, Examples};
 use crate::normalisation;
 use crate::random::Random;
 use crate::run::{convolve, run};
-use narrows_weights::net::Model;
-use narrows_weights::net::{Kind, Layer, Network};
 
 /// Added to variances before their root is taken.
 const EPSILON: f64 = 1e-5;

@@ -20,8 +20,8 @@ use crate::net::compensate::Moments;
 const SAMPLED: usize = 1 << 18;
 /// Halvings of the interval in which the common factor of all steps is searched.
 const HALVINGS: u32 = 18;
-/// What is added to the diagonal of second moments, relative to its mean: sentences are few. With a hundred of
-/// them 0.5 is as good for `MiniLM`, 0.1 and less are worse.
+/// What is added to the diagonal of second moments, relative to its mean: sentences are few. On `MiniLM` and a hundred of
+/// them 0.5 is as good, 0.1 and less are worse.
 const DAMPING: f64 = 1.0;
 /// As many bins as a grid can have.
 const MOST_BINS: u16 = 2 * MAX_HALF as u16 + 1;

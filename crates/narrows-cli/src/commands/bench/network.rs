@@ -87,7 +87,7 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let after_dense = resident();
 
     let progress = output.progress(2 * dataset.len() as u64, "images");
-    let mut answers = |network: &Classifier| {
+    let answers = |network: &Classifier| {
         answers(network, &dataset, |images| progress.inc(images)).map_err(failed(&args.packed))
     };
     let (float, float_time) = answers(&dense)?;

@@ -10,8 +10,8 @@ use std::arch::x86_64::*;
 use std::hint::black_box;
 
 use super::{
-    BANK, ByteRow, Job, LowBytes, MOST_BITS, Pairs, RATIO_EXCESS, Ratios, Row, Simd, Slots, Step, Steps,
-    WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, WINDOW,
+    BANK, ByteRow, CoarseSteps, Job, LowBytes, MOST_BITS, Pairs, RATIO_EXCESS, RatioTable, Ratios, Row, Simd,
+    Slots, Step, Steps, WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, WINDOW,
 };
 use crate::cpu::Path;
 
@@ -62,8 +62,20 @@ const fn low_bytes_first() -> [u8; 64] {
     bytes
 }
 
+/// Of each 32 bits the upper half as the lower one, within each 16 bytes.
+const fn upper_halves() -> [u8; 64] {
+    let mut bytes = [0x80; 64];
+    let mut at = 0;
+    while at < 64 {
+        (bytes[at], bytes[at + 1]) = ((at % 16) as u8 + 2, (at % 16) as u8 + 3);
+        at += 4;
+    }
+    bytes
+}
+
 static REVERSED: [u8; 64] = every_other(31, -1);
 static LOW_BYTES: [u8; 64] = low_bytes_first();
+static UPPER_HALVES: [u8; 64] = upper_halves();
 
 impl Avx512 {
     #[inline(always)]
@@ -120,11 +132,15 @@ impl Simd for Avx512 {
     type Bytes = __m512i;
     type RatioBank = [__m512; 2];
     type LowBytes = [__m512i; 4];
+    /// The shuffle of [`UPPER_HALVES`].
+    type Exchange = __m512i;
     /// Of the even and of the odd lanes.
     type Ratios = [__m512; 2];
 
     const BANK_BITS: u32 = 7;
+    const LOOKS_UP_RATIOS: bool = true;
     const LOOKS_UP_STEPS: bool = true;
+    const LOOKS_UP_COARSE_STEPS: bool = true;
 
     fn step<T: Step>(self, step: T, left: usize) -> T::Output {
         match left {
@@ -217,9 +233,9 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn shift(self, bits: u32) -> __m512i {
-        // What is known to be below 16 need not be known to the compiler, which would add instructions for counts
-        // that are not.
-        self.splat(black_box(bits as u16))
+        // Not a constant, of which the compiler would make other shifts; but below 16 for all it knows, as it would add
+        // instructions for counts that are not.
+        self.splat(black_box(bits as u16) & 15)
     }
     #[inline(always)]
     fn shift_left(self, a: __m512i, bits: __m512i) -> __m512i {
@@ -354,6 +370,25 @@ impl Simd for Avx512 {
             (_mm512_and_si512(found, lower), scaled, offset)
         }
     }
+    /// The upper bytes of symbols are not zero; [`Simd::narrow`] does not take them.
+    #[inline(always)]
+    fn look_up_coarse_step(self, steps: &CoarseSteps, slot: __m512i) -> (__m512i, __m512i, __m512i) {
+        // The pointers are to entries below 2^12, of as many: an index counts bytes.
+        intrinsics! {
+            let whole = _mm512_set1_epi32(((1 << MOST_BITS) - 1) & !3);
+            let even = _mm512_and_si512(slot, whole);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(slot), whole);
+            let even = _mm512_i32gather_epi32::<1>(even, steps.as_ptr().cast());
+            let odd = _mm512_i32gather_epi32::<1>(odd, steps.as_ptr().cast());
+            let (low, high) = self.split(even, odd);
+            // Bit by bit: `lowest ? low : high << 4`, and `whole ? high >> 2 : slot`.
+            let lowest = _mm512_set1_epi16(0x0f);
+            let symbol = _mm512_ternarylogic_epi32::<0xca>(lowest, low, _mm512_slli_epi16::<4>(high));
+            let whole = _mm512_set1_epi16(((1 << MOST_BITS) - 1) & !3);
+            let offset = _mm512_ternarylogic_epi32::<0xca>(whole, _mm512_srli_epi16::<2>(high), slot);
+            (symbol, _mm512_andnot_si512(lowest, low), offset)
+        }
+    }
 
     #[inline(always)]
     fn refill(
@@ -402,17 +437,31 @@ impl Simd for Avx512 {
         intrinsics! { [_mm512_loadu_ps(entries.as_ptr()), _mm512_loadu_ps(entries[16..].as_ptr())] }
     }
     #[inline(always)]
-    fn ratios(self, bank: &Self::RatioBank, index: __m512i, frequency: __m512i, bits: u32) -> Self::Ratios {
+    fn ratios(
+        self,
+        (bank, table): (&Self::RatioBank, Option<&RatioTable>),
+        index: __m512i,
+        frequency: __m512i,
+        bits: u32,
+    ) -> Self::Ratios {
+        // The pointers are to entries below 2^11, of as many.
         intrinsics! {
             // Permutes do not look at the upper bits of an index.
             let (even, odd) = (index, _mm512_srli_epi32::<16>(index));
-            match bits {
-                0..=4 => [_mm512_permutexvar_ps(even, bank[0]), _mm512_permutexvar_ps(odd, bank[0])],
-                5 => [
+            match (bits, table) {
+                (0..=4, _) => [_mm512_permutexvar_ps(even, bank[0]), _mm512_permutexvar_ps(odd, bank[0])],
+                (5, _) => [
                     _mm512_permutex2var_ps(bank[0], even, bank[1]),
                     _mm512_permutex2var_ps(bank[0], odd, bank[1]),
                 ],
-                _ => [
+                (_, Some(table)) => {
+                    let below = _mm512_set1_epi32((1 << (WIDE_CLASS_BITS + WIDE_SYMBOL_BITS)) - 1);
+                    [
+                        _mm512_i32gather_ps::<4>(_mm512_and_si512(even, below), table.as_ptr().cast()),
+                        _mm512_i32gather_ps::<4>(_mm512_and_si512(odd, below), table.as_ptr().cast()),
+                    ]
+                }
+                (_, None) => [
                     self.newton(_mm512_and_si512(frequency, _mm512_set1_epi32(0xffff))),
                     self.newton(_mm512_srli_epi32::<16>(frequency)),
                 ],
@@ -420,14 +469,28 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    fn quotient(self, low: __m512i, high: __m512i, ratios: Self::Ratios) -> (__m512i, __m512i) {
-        let (even, odd) = self.join(low, high);
+    fn exchange(self) -> __m512i {
+        // Unknown to the compiler, which would make a shift of it again.
+        self.bytes(black_box(&UPPER_HALVES))
+    }
+    #[inline(always)]
+    fn quotient(
+        self,
+        low: __m512i,
+        high: __m512i,
+        ratios: Self::Ratios,
+        exchange: __m512i,
+    ) -> (__m512i, __m512i) {
+        // As `join` and `split`, but two of the four shifts, which only one port does, on the other port.
+        let upper = |v| intrinsics! { _mm512_shuffle_epi8(v, exchange) };
+        let lower = |v| intrinsics! { _mm512_slli_epi32::<16>(v) };
+        let (even, odd) = (self.halves(low, lower(high)), self.halves(upper(low), high));
         let (even, odd) = intrinsics! {
             (
                 _mm512_cvttps_epu32(_mm512_mul_ps(_mm512_cvtepu32_ps(even), ratios[0])),
                 _mm512_cvttps_epu32(_mm512_mul_ps(_mm512_cvtepu32_ps(odd), ratios[1])),
             )
         };
-        self.split(even, odd)
+        (self.halves(even, lower(odd)), self.halves(upper(even), odd))
     }
 }

@@ -38,6 +38,13 @@ pub(super) type Steps = [u32; 1 << MOST_BITS];
 /// By symbol, the lower byte of `f << (16 - b)`.
 pub(super) type LowBytes = [u8; 1 << WIDE_SYMBOL_BITS];
 
+/// All that a decoder asks of four slots in a row, of models with one table of 14 probability bits whose frequencies are
+/// multiples of four: the lowest four bits of the symbol, the upper twelve of `f << 2`, the other four bits of the
+/// symbol, and from bit 20 on `(slot - c) / 4`.
+pub(super) type CoarseSteps = [u32; 1 << COARSE_BITS];
+/// Bits that tell sets of four slots apart.
+pub(super) const COARSE_BITS: u32 = MOST_BITS - 2;
+
 /// Run the body for each of up to four chunks, written out: a loop that the compiler does not unroll would keep
 /// the chunks' vectors in memory.
 macro_rules! for_each_chunk {
@@ -94,11 +101,19 @@ pub(super) trait Simd: Copy {
     type Ratios: Copy;
     /// [`LowBytes`], for [`Simd::look_up_step`].
     type LowBytes: Copy;
+    /// What [`Simd::quotient`] needs at hand.
+    type Exchange: Copy;
 
+    /// Rows of up to this many lanes are coded [by scalar code](crate::rans::few): 8 where there are vectors.
+    const FEW_LANES: usize = 8;
     /// Bits of the largest table that [`Simd::look_up`] is fast for, up to 7.
     const BANK_BITS: u32;
+    /// Whether [`Simd::ratios`] beyond the bank are faster looked up in memory than computed.
+    const LOOKS_UP_RATIOS: bool = false;
     /// Whether [`Simd::look_up_step`] is fast.
     const LOOKS_UP_STEPS: bool;
+    /// Whether [`Simd::look_up_coarse_step`] is fast.
+    const LOOKS_UP_COARSE_STEPS: bool;
 
     /// Take a step over one or more of `left` chunks: the latency of one hides behind the others. Gives
     /// what comes of it, for as many chunks as were taken.
@@ -192,6 +207,12 @@ pub(super) trait Simd: Copy {
         low_bytes: &Self::LowBytes,
         slot: Self::Lanes,
     ) -> (Self::Lanes, Self::Lanes, Self::Lanes);
+    /// As [`Simd::look_up_step`], of frequencies that are multiples of four; slots are below `2^14`.
+    fn look_up_coarse_step(
+        self,
+        steps: &CoarseSteps,
+        slot: Self::Lanes,
+    ) -> (Self::Lanes, Self::Lanes, Self::Lanes);
 
     /// Decoder's renormalisation: where `high` is 0, `low` moves up and the next of the words (two bytes
     /// each) takes its place; also how many were taken. Only in the lanes of the mask.
@@ -217,14 +238,17 @@ pub(super) trait Simd: Copy {
 
     /// The first 32 of these ratios, for [`Simd::ratios`] with at most 5 bits.
     fn ratio_bank(self, entries: &Ratios) -> Self::RatioBank;
-    /// [`ratio`] of the frequency of each lane, to within `2^-22`; from the bank by index, or computed.
+    /// [`ratio`] of the frequency of each lane, to within `2^-22`; by index from the bank or (modulo the number of
+    /// its entries) the table, or computed.
     fn ratios(
         self,
-        bank: &Self::RatioBank,
+        entries: (&Self::RatioBank, Option<&RatioTable>),
         index: Self::Lanes,
         frequency: Self::Lanes,
         bits: u32,
     ) -> Self::Ratios;
+    /// For [`Simd::quotient`].
+    fn exchange(self) -> Self::Exchange;
     /// The low and high halves of `(high << 16 | low) * ratio`, truncated; the number and the product
     /// are rounded to `f32`.
     fn quotient(
@@ -232,11 +256,16 @@ pub(super) trait Simd: Copy {
         low: Self::Lanes,
         high: Self::Lanes,
         ratios: Self::Ratios,
+        exchange: Self::Exchange,
     ) -> (Self::Lanes, Self::Lanes);
 }
 
 /// Ratios in memory.
-pub(super) type Ratios = [f32; 32];
+pub(super) type Ratios = [f32; 1 << RATIO_BITS];
+/// Bits of the largest table of ratios that is kept in registers.
+pub(super) const RATIO_BITS: u32 = 5;
+/// Ratios by class and symbol, as [`Pairs`] or a [`Simd::Bank`] are.
+pub(super) type RatioTable = [f32; 1 << (WIDE_CLASS_BITS + WIDE_SYMBOL_BITS)];
 
 /// `1 / f`, a little too large: see `encoding.rs` for how little, and why.
 pub(super) fn ratio(frequency: u16) -> f32 {

@@ -7,9 +7,10 @@
 
 use std::arch::aarch64::*;
 
-use super::portable::{pair_by_pair, slot_by_slot, step_by_step};
+use super::portable::{coarse_step_by_step, pair_by_pair, slot_by_slot, step_by_step};
 use super::{
-    BANK, ByteRow, Job, LowBytes, Pairs, RATIO_EXCESS, Ratios, Row, Simd, Slots, Step, Steps, WINDOW,
+    BANK, ByteRow, CoarseSteps, Job, LowBytes, Pairs, RATIO_EXCESS, RatioTable, Ratios, Row, Simd, Slots,
+    Step, Steps, WINDOW,
 };
 use crate::cpu::Path;
 use crate::rans::MAX_LANES;
@@ -101,11 +102,13 @@ impl Simd for Neon {
     type Bytes = uint8x16x4_t;
     type RatioBank = ();
     type LowBytes = LowBytes;
+    type Exchange = ();
     /// Lanes 0-3, 4-7 of each register.
     type Ratios = [[float32x4_t; 2]; 4];
 
     const BANK_BITS: u32 = 6;
     const LOOKS_UP_STEPS: bool = false;
+    const LOOKS_UP_COARSE_STEPS: bool = false;
 
     #[inline(always)]
     fn step<T: Step>(self, step: T, left: usize) -> T::Output {
@@ -300,6 +303,17 @@ impl Simd for Neon {
         let (symbol, scaled, offset) = step_by_step(steps, low_bytes, &slots);
         (self.load(&symbol), self.load(&scaled), self.load(&offset))
     }
+    #[inline(always)]
+    fn look_up_coarse_step(
+        self,
+        steps: &CoarseSteps,
+        slot: Self::Lanes,
+    ) -> (Self::Lanes, Self::Lanes, Self::Lanes) {
+        let mut slots = [0; MAX_LANES];
+        self.store(slot, &mut slots);
+        let (symbol, scaled, offset) = coarse_step_by_step(steps, &slots);
+        (self.load(&symbol), self.load(&scaled), self.load(&offset))
+    }
 
     #[inline(always)]
     fn refill(
@@ -348,7 +362,13 @@ impl Simd for Neon {
     #[inline(always)]
     fn ratio_bank(self, _: &Ratios) {}
     #[inline(always)]
-    fn ratios(self, (): &(), _: Eights, frequency: Eights, _: u32) -> Self::Ratios {
+    fn ratios(
+        self,
+        ((), _): (&(), Option<&RatioTable>),
+        _: Eights,
+        frequency: Eights,
+        _: u32,
+    ) -> Self::Ratios {
         frequency.map(|f| {
             intrinsics! {
                 let one = vdupq_n_f32((1.0 + RATIO_EXCESS) as f32);
@@ -358,7 +378,9 @@ impl Simd for Neon {
         })
     }
     #[inline(always)]
-    fn quotient(self, low: Eights, high: Eights, ratios: Self::Ratios) -> (Eights, Eights) {
+    fn exchange(self) {}
+    #[inline(always)]
+    fn quotient(self, low: Eights, high: Eights, ratios: Self::Ratios, (): ()) -> (Eights, Eights) {
         let (mut quotient_low, mut quotient_high) = (low, high);
         for i in 0..4 {
             intrinsics! {
