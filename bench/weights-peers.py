@@ -1,4 +1,4 @@
-"""Packed weights beside DeepCABAC, ZipNN and zstd -19: bytes, and decoding on one core, in one run.
+"""Packed weights beside DeepCABAC (nncodec), ZipNN and zstd -19: bytes, and decoding on one core, in one run.
 
     pip install zipnn torch zstandard safetensors numpy nncodec
     cargo build --release -p narrows-weights --example decode; cargo build --release
@@ -11,6 +11,7 @@ the folder that NARROWS_BIN names. Prints JSON lines. Decoding is into memory, t
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -45,7 +46,10 @@ def ours(packed: Path, *bins: Path) -> dict[str, Any]:
 
 def cabac(bins: numpy.ndarray[Any, Any]) -> tuple[bytes, float]:
     """The smallest stream of a few settings, and the seconds it takes to decode."""
-    import deepCABAC  # an extension module of nncodec
+    # The coder alone: the package around it needs more than is needed here.
+    package = importlib.util.find_spec("nncodec")
+    sys.path.insert(0, str(Path(package.submodule_search_locations[0]) / "extensions"))
+    import deepCABAC
 
     off = (deepCABAC.HdspMode.AlwaysOff, numpy.array((0, 0), dtype=numpy.int8))
     values, streams = bins.astype(numpy.int32), []

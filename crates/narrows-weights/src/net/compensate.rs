@@ -200,15 +200,14 @@ mod tests {
 
     #[test]
     fn the_factor_is_that_of_the_inverse() {
-        const DAMPING: f64 = 0.01;
         let (inputs, _) = inputs();
         let mut moments = Moments::new(24);
         moments.add(&inputs[..24 * 200]);
         moments.add(&inputs[24 * 200..]);
         let mut damped: Vec<f64> = moments.sums.clone();
         let mean = (0..24).map(|i| damped[i * 25]).sum::<f64>() / 24.0;
-        (0..24).for_each(|i| damped[i * 25] += DAMPING * mean);
-        let factor = moments.factor(DAMPING);
+        (0..24).for_each(|i| damped[i * 25] += 0.01 * mean);
+        let factor = moments.factor(0.01);
         // U^T U times the moments is one.
         for i in 0..24 {
             for j in 0..24 {
