@@ -21,7 +21,7 @@ const BYTES_PER_LANE: f64 = 3.0;
 const BYTES_PER_STREAM: f64 = 2.5;
 /// Chunks that a processor decodes side by side, and rows that make one worth its bytes, for [`Target::Speed`].
 const SIDE_BY_SIDE: usize = 4;
-const SPEEDY_ROWS: usize = 64;
+const SPEEDY_ROWS: usize = 32;
 /// tANS states for [`Target::Speed`], log2: as many as registers hold on every path.
 const SPEEDY_STATE_BITS: u32 = 6;
 /// How many times the bytes of rANS they may take.

@@ -16,7 +16,7 @@
 use super::LOWER_BOUND;
 use super::MAX_LANES;
 use super::decoding::{opaque, row_at};
-use super::simd::{Job, RATIO_BITS, Row, Simd, for_each_chunk};
+use super::simd::{Job, Row, Simd, for_each_chunk};
 use super::tables::EncodeTables;
 use super::walk::Walk;
 
@@ -173,7 +173,6 @@ struct RowEncoder<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const F
     full: S::Lanes,
     minus_one: S::Lanes,
     zero: S::Lanes,
-    exchange: S::Exchange,
 }
 
 impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
@@ -195,7 +194,6 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
             full: simd.splat(1 << tables.basis.bits),
             minus_one: opaque(simd, u16::MAX),
             zero: opaque(simd, 0),
-            exchange: simd.exchange(),
         }
     }
 
@@ -244,15 +242,8 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
         };
         let limit = simd.shift_left(f, self.other_bits);
         let (low, high, count) = simd.put_out(low, high, limit, active, self.zero, room);
-        let table = if S::LOOKS_UP_RATIOS && bank_bits > RATIO_BITS {
-            // As above.
-            let Some(table) = &self.tables.ratios else { return (low, high, 0) };
-            Some(&**table)
-        } else {
-            None
-        };
-        let ratios = simd.ratios((&self.ratio, table), index, f, bank_bits);
-        let (quotient, quotient_high) = simd.quotient(low, high, ratios, self.exchange);
+        let ratios = simd.ratios(&self.ratio, index, f, CLASS_BITS + LEVELS);
+        let (quotient, quotient_high) = simd.quotient(low, high, ratios);
         let rest = simd.sub(low, simd.mul_low(quotient, f));
         // One too many: a quotient less, and so 2^b less, and f more.
         let over = simd.negative(rest);
@@ -268,15 +259,14 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
 mod tests {
     #[cfg(target_arch = "aarch64")]
     use super::super::simd::neon;
-    use super::super::simd::{RatioTable, portable, ratio};
     #[cfg(target_arch = "x86_64")]
     use super::super::simd::{avx2, avx512};
+    use super::super::simd::{portable, ratio};
     use super::*;
 
     /// Estimates of `x / f` for 32 states.
     struct Estimates<'a> {
         states: &'a [u32],
-        table: Option<&'a RatioTable>,
         frequency: u16,
         /// Bits of the bank that ratios are looked up in; above 5 they may be computed.
         bits: u32,
@@ -292,9 +282,8 @@ mod tests {
                 (low[lane], high[lane]) = (state as u16, (state >> 16) as u16);
             }
             let bank = simd.ratio_bank(&[ratio(self.frequency); 32]);
-            let ratios =
-                simd.ratios((&bank, self.table), simd.splat(1), simd.splat(self.frequency), self.bits);
-            let quotients = simd.quotient(simd.load(&low), simd.load(&high), ratios, simd.exchange());
+            let ratios = simd.ratios(&bank, simd.splat(1), simd.splat(self.frequency), self.bits);
+            let quotients = simd.quotient(simd.load(&low), simd.load(&high), ratios);
             simd.store(quotients.0, &mut low);
             simd.store(quotients.1, &mut high);
             std::array::from_fn(|lane| u32::from(high[lane]) << 16 | u32::from(low[lane]))
@@ -312,9 +301,8 @@ mod tests {
                 for q in [1, 2, 255, 65_535, 65_536, most / 3, most / 2, most - 2, most - 1, most] {
                     states.extend([q * f - 1, q * f, q * f + f - 1].map(|x| x.min(below - 1) as u32));
                 }
-                let ratios = [ratio(f as u16); _];
-                for (bank_bits, table) in [(4, None), (5, None), (7, None), (7, Some(&ratios))] {
-                    let job = Estimates { states: &states, table, frequency: f as u16, bits: bank_bits };
+                for bank_bits in [4, 5, 7] {
+                    let job = Estimates { states: &states, frequency: f as u16, bits: bank_bits };
                     let estimates = simd.vectorize(job);
                     for (&x, estimate) in states.iter().zip(estimates) {
                         let quotient = x / f as u32;

@@ -1,8 +1,8 @@
 //! A model's tables in the shapes that the lane algorithms look things up in; made once for each model.
 
 use super::simd::{
-    BANK, COARSE_BITS, CoarseSteps, LowBytes, MOST_BITS, Pairs, RATIO_BITS, RatioTable, Ratios, Simd, Slots,
-    Steps, WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, ratio,
+    BANK, COARSE_BITS, CoarseSteps, LowBytes, MOST_BITS, Pairs, Ratios, Simd, Slots, Steps, WIDE_CLASS_BITS,
+    WIDE_SYMBOL_BITS, ratio,
 };
 use crate::model::{Context, Model, Table};
 
@@ -117,8 +117,6 @@ pub(super) fn covers(model: &Model) -> bool {
 pub(super) struct LookUps {
     /// Bits of the largest [`Bank`] to be kept in registers; 0 if nothing is to be.
     pub(super) bank_bits: u32,
-    /// Whether ratios that registers do not hold are looked up.
-    pub(super) ratios: bool,
     /// Whether large alphabets are looked up by slot.
     pub(super) by_slot: bool,
     /// Whether they are looked up by sets of four slots, where frequencies allow it.
@@ -127,14 +125,12 @@ pub(super) struct LookUps {
 
 impl LookUps {
     /// Nothing kept in registers: code without vectors.
-    pub(super) const PLAIN: Self =
-        Self { bank_bits: 0, ratios: false, by_slot: false, by_coarse_slot: false };
+    pub(super) const PLAIN: Self = Self { bank_bits: 0, by_slot: false, by_coarse_slot: false };
 
     /// Those of a backend, for this many symbols.
     pub(super) fn of<S: Simd>(symbols: usize) -> Self {
         Self {
             bank_bits: S::BANK_BITS,
-            ratios: S::LOOKS_UP_RATIOS,
             by_slot: S::LOOKS_UP_STEPS && symbols >= BY_SLOT_FROM,
             by_coarse_slot: S::LOOKS_UP_COARSE_STEPS && symbols >= COARSE_FROM,
         }
@@ -242,8 +238,6 @@ pub(super) struct EncodeTables {
     pub(super) frequency: Bank,
     pub(super) cumulative: Bank,
     pub(super) ratio: Ratios,
-    /// All of them, where they are looked up.
-    pub(super) ratios: Option<Box<RatioTable>>,
     /// `f`, and `c` above it.
     pub(super) pairs: Option<Box<Pairs>>,
     pub(super) divisors: Option<Box<Divisors>>,
@@ -313,7 +307,7 @@ impl DecodeTables {
         if !self.basis.set(model, look_ups) {
             return;
         }
-        let LookUps { bank_bits, by_slot, by_coarse_slot, .. } = look_ups;
+        let LookUps { bank_bits, by_slot, by_coarse_slot } = look_ups;
         if by_coarse_slot && matches!(self.basis.kernel, Kernel::Of64 | Kernel::Of256) {
             let table = &model.tables()[0];
             if table.bits() == MOST_BITS && table.frequencies().iter().all(|f| f % 4 == 0) {
@@ -420,19 +414,12 @@ impl EncodeTables {
         let (levels, _) = self.basis.kernel.bits();
         let in_registers = Place::of(self.basis.kernel.index_bits(), bank_bits) == Place::Registers;
         let mut pairs = (!in_registers).then(|| self.pairs.get_or_insert_with(zeros));
-        // Rows that plain code does not cover are coded by vectors, whichever.
-        let looked_up = look_ups.ratios || bank_bits == 0;
-        let looked_up = looked_up && self.basis.kernel.index_bits() > RATIO_BITS;
-        let mut ratios = looked_up.then(|| self.ratios.get_or_insert_with(zeros));
         let mut divisors = (bank_bits == 0).then(|| self.divisors.get_or_insert_with(zeros));
         for (class, table) in model.tables().iter().enumerate() {
             for (symbol, (&f, &c)) in table.frequencies().iter().zip(table.cumulative()).enumerate() {
                 let index = class << levels | symbol;
                 if let Some(divisors) = &mut divisors {
                     divisors[index] = Divisor::new(f, c, table.bits());
-                }
-                if let Some(ratios) = &mut ratios {
-                    ratios[index] = ratio(f);
                 }
                 if let Some(pairs) = &mut pairs {
                     pairs[index] = u32::from(c) << 16 | u32::from(f);

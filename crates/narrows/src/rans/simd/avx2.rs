@@ -10,8 +10,8 @@ use std::arch::x86_64::*;
 
 use super::portable::step_by_step;
 use super::{
-    BANK, ByteRow, CoarseSteps, Job, LowBytes, MOST_BITS, Pairs, RATIO_EXCESS, RatioTable, Ratios, Row, Simd,
-    Slots, Step, Steps, WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, WINDOW,
+    BANK, ByteRow, CoarseSteps, Job, LowBytes, MOST_BITS, Pairs, RATIO_EXCESS, Ratios, Row, Simd, Slots,
+    Step, Steps, WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, WINDOW,
 };
 use crate::cpu::Path;
 use crate::rans::MAX_LANES;
@@ -158,7 +158,6 @@ impl Simd for Avx2 {
     type Bytes = [__m256i; 4];
     type RatioBank = ();
     type LowBytes = LowBytes;
-    type Exchange = ();
     /// In the order of [`Avx2::wide`].
     type Ratios = [__m256; 4];
 
@@ -466,13 +465,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn ratio_bank(self, _: &Ratios) {}
     #[inline(always)]
-    fn ratios(
-        self,
-        ((), _): (&(), Option<&RatioTable>),
-        _: Self::Lanes,
-        frequency: Self::Lanes,
-        _: u32,
-    ) -> Self::Ratios {
+    fn ratios(self, (): &(), _: Self::Lanes, frequency: Self::Lanes, _: u32) -> Self::Ratios {
         let f = self.wide(frequency);
         intrinsics! {
             let one = _mm256_set1_ps((1.0 + RATIO_EXCESS) as f32);
@@ -485,14 +478,11 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn exchange(self) {}
-    #[inline(always)]
     fn quotient(
         self,
         low: Self::Lanes,
         high: Self::Lanes,
         ratios: Self::Ratios,
-        (): (),
     ) -> (Self::Lanes, Self::Lanes) {
         let (mut quotients, high) = (self.wide(low), self.wide(high));
         for ((quotient, high), ratios) in quotients.iter_mut().zip(high).zip(ratios) {

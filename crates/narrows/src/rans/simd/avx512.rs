@@ -10,8 +10,8 @@ use std::arch::x86_64::*;
 use std::hint::black_box;
 
 use super::{
-    BANK, ByteRow, CoarseSteps, Job, LowBytes, MOST_BITS, Pairs, RATIO_EXCESS, RatioTable, Ratios, Row, Simd,
-    Slots, Step, Steps, WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, WINDOW,
+    BANK, ByteRow, CoarseSteps, Job, LowBytes, MOST_BITS, Pairs, RATIO_EXCESS, Ratios, Row, Simd, Slots,
+    Step, Steps, WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, WINDOW,
 };
 use crate::cpu::Path;
 
@@ -62,20 +62,8 @@ const fn low_bytes_first() -> [u8; 64] {
     bytes
 }
 
-/// Of each 32 bits the upper half as the lower one, within each 16 bytes.
-const fn upper_halves() -> [u8; 64] {
-    let mut bytes = [0x80; 64];
-    let mut at = 0;
-    while at < 64 {
-        (bytes[at], bytes[at + 1]) = ((at % 16) as u8 + 2, (at % 16) as u8 + 3);
-        at += 4;
-    }
-    bytes
-}
-
 static REVERSED: [u8; 64] = every_other(31, -1);
 static LOW_BYTES: [u8; 64] = low_bytes_first();
-static UPPER_HALVES: [u8; 64] = upper_halves();
 
 impl Avx512 {
     #[inline(always)]
@@ -132,13 +120,10 @@ impl Simd for Avx512 {
     type Bytes = __m512i;
     type RatioBank = [__m512; 2];
     type LowBytes = [__m512i; 4];
-    /// The shuffle of [`UPPER_HALVES`].
-    type Exchange = __m512i;
     /// Of the even and of the odd lanes.
     type Ratios = [__m512; 2];
 
     const BANK_BITS: u32 = 7;
-    const LOOKS_UP_RATIOS: bool = true;
     const LOOKS_UP_STEPS: bool = true;
     const LOOKS_UP_COARSE_STEPS: bool = true;
 
@@ -437,31 +422,17 @@ impl Simd for Avx512 {
         intrinsics! { [_mm512_loadu_ps(entries.as_ptr()), _mm512_loadu_ps(entries[16..].as_ptr())] }
     }
     #[inline(always)]
-    fn ratios(
-        self,
-        (bank, table): (&Self::RatioBank, Option<&RatioTable>),
-        index: __m512i,
-        frequency: __m512i,
-        bits: u32,
-    ) -> Self::Ratios {
-        // The pointers are to entries below 2^11, of as many.
+    fn ratios(self, bank: &Self::RatioBank, index: __m512i, frequency: __m512i, bits: u32) -> Self::Ratios {
         intrinsics! {
             // Permutes do not look at the upper bits of an index.
             let (even, odd) = (index, _mm512_srli_epi32::<16>(index));
-            match (bits, table) {
-                (0..=4, _) => [_mm512_permutexvar_ps(even, bank[0]), _mm512_permutexvar_ps(odd, bank[0])],
-                (5, _) => [
+            match bits {
+                0..=4 => [_mm512_permutexvar_ps(even, bank[0]), _mm512_permutexvar_ps(odd, bank[0])],
+                5 => [
                     _mm512_permutex2var_ps(bank[0], even, bank[1]),
                     _mm512_permutex2var_ps(bank[0], odd, bank[1]),
                 ],
-                (_, Some(table)) => {
-                    let below = _mm512_set1_epi32((1 << (WIDE_CLASS_BITS + WIDE_SYMBOL_BITS)) - 1);
-                    [
-                        _mm512_i32gather_ps::<4>(_mm512_and_si512(even, below), table.as_ptr().cast()),
-                        _mm512_i32gather_ps::<4>(_mm512_and_si512(odd, below), table.as_ptr().cast()),
-                    ]
-                }
-                (_, None) => [
+                _ => [
                     self.newton(_mm512_and_si512(frequency, _mm512_set1_epi32(0xffff))),
                     self.newton(_mm512_srli_epi32::<16>(frequency)),
                 ],
@@ -469,28 +440,14 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    fn exchange(self) -> __m512i {
-        // Unknown to the compiler, which would make a shift of it again.
-        self.bytes(black_box(&UPPER_HALVES))
-    }
-    #[inline(always)]
-    fn quotient(
-        self,
-        low: __m512i,
-        high: __m512i,
-        ratios: Self::Ratios,
-        exchange: __m512i,
-    ) -> (__m512i, __m512i) {
-        // As `join` and `split`, but two of the four shifts, which only one port does, on the other port.
-        let upper = |v| intrinsics! { _mm512_shuffle_epi8(v, exchange) };
-        let lower = |v| intrinsics! { _mm512_slli_epi32::<16>(v) };
-        let (even, odd) = (self.halves(low, lower(high)), self.halves(upper(low), high));
+    fn quotient(self, low: __m512i, high: __m512i, ratios: Self::Ratios) -> (__m512i, __m512i) {
+        let (even, odd) = self.join(low, high);
         let (even, odd) = intrinsics! {
             (
                 _mm512_cvttps_epu32(_mm512_mul_ps(_mm512_cvtepu32_ps(even), ratios[0])),
                 _mm512_cvttps_epu32(_mm512_mul_ps(_mm512_cvtepu32_ps(odd), ratios[1])),
             )
         };
-        (self.halves(even, lower(odd)), self.halves(upper(even), odd))
+        self.split(even, odd)
     }
 }

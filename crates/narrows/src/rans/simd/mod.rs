@@ -101,15 +101,11 @@ pub(super) trait Simd: Copy {
     type Ratios: Copy;
     /// [`LowBytes`], for [`Simd::look_up_step`].
     type LowBytes: Copy;
-    /// What [`Simd::quotient`] needs at hand.
-    type Exchange: Copy;
 
     /// Rows of up to this many lanes are coded [by scalar code](crate::rans::few): 8 where there are vectors.
     const FEW_LANES: usize = 8;
     /// Bits of the largest table that [`Simd::look_up`] is fast for, up to 7.
     const BANK_BITS: u32;
-    /// Whether [`Simd::ratios`] beyond the bank are faster looked up in memory than computed.
-    const LOOKS_UP_RATIOS: bool = false;
     /// Whether [`Simd::look_up_step`] is fast.
     const LOOKS_UP_STEPS: bool;
     /// Whether [`Simd::look_up_coarse_step`] is fast.
@@ -238,17 +234,14 @@ pub(super) trait Simd: Copy {
 
     /// The first 32 of these ratios, for [`Simd::ratios`] with at most 5 bits.
     fn ratio_bank(self, entries: &Ratios) -> Self::RatioBank;
-    /// [`ratio`] of the frequency of each lane, to within `2^-22`; by index from the bank or (modulo the number of
-    /// its entries) the table, or computed.
+    /// [`ratio`] of the frequency of each lane, to within `2^-22`; from the bank by index, or computed.
     fn ratios(
         self,
-        entries: (&Self::RatioBank, Option<&RatioTable>),
+        bank: &Self::RatioBank,
         index: Self::Lanes,
         frequency: Self::Lanes,
         bits: u32,
     ) -> Self::Ratios;
-    /// For [`Simd::quotient`].
-    fn exchange(self) -> Self::Exchange;
     /// The low and high halves of `(high << 16 | low) * ratio`, truncated; the number and the product
     /// are rounded to `f32`.
     fn quotient(
@@ -256,16 +249,11 @@ pub(super) trait Simd: Copy {
         low: Self::Lanes,
         high: Self::Lanes,
         ratios: Self::Ratios,
-        exchange: Self::Exchange,
     ) -> (Self::Lanes, Self::Lanes);
 }
 
 /// Ratios in memory.
-pub(super) type Ratios = [f32; 1 << RATIO_BITS];
-/// Bits of the largest table of ratios that is kept in registers.
-pub(super) const RATIO_BITS: u32 = 5;
-/// Ratios by class and symbol, as [`Pairs`] or a [`Simd::Bank`] are.
-pub(super) type RatioTable = [f32; 1 << (WIDE_CLASS_BITS + WIDE_SYMBOL_BITS)];
+pub(super) type Ratios = [f32; 32];
 
 /// `1 / f`, a little too large: see `encoding.rs` for how little, and why.
 pub(super) fn ratio(frequency: u16) -> f32 {

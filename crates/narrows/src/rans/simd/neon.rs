@@ -9,8 +9,8 @@ use std::arch::aarch64::*;
 
 use super::portable::{coarse_step_by_step, pair_by_pair, slot_by_slot, step_by_step};
 use super::{
-    BANK, ByteRow, CoarseSteps, Job, LowBytes, Pairs, RATIO_EXCESS, RatioTable, Ratios, Row, Simd, Slots,
-    Step, Steps, WINDOW,
+    BANK, ByteRow, CoarseSteps, Job, LowBytes, Pairs, RATIO_EXCESS, Ratios, Row, Simd, Slots, Step, Steps,
+    WINDOW,
 };
 use crate::cpu::Path;
 use crate::rans::MAX_LANES;
@@ -102,7 +102,6 @@ impl Simd for Neon {
     type Bytes = uint8x16x4_t;
     type RatioBank = ();
     type LowBytes = LowBytes;
-    type Exchange = ();
     /// Lanes 0-3, 4-7 of each register.
     type Ratios = [[float32x4_t; 2]; 4];
 
@@ -362,13 +361,7 @@ impl Simd for Neon {
     #[inline(always)]
     fn ratio_bank(self, _: &Ratios) {}
     #[inline(always)]
-    fn ratios(
-        self,
-        ((), _): (&(), Option<&RatioTable>),
-        _: Eights,
-        frequency: Eights,
-        _: u32,
-    ) -> Self::Ratios {
+    fn ratios(self, (): &(), _: Eights, frequency: Eights, _: u32) -> Self::Ratios {
         frequency.map(|f| {
             intrinsics! {
                 let one = vdupq_n_f32((1.0 + RATIO_EXCESS) as f32);
@@ -378,9 +371,7 @@ impl Simd for Neon {
         })
     }
     #[inline(always)]
-    fn exchange(self) {}
-    #[inline(always)]
-    fn quotient(self, low: Eights, high: Eights, ratios: Self::Ratios, (): ()) -> (Eights, Eights) {
+    fn quotient(self, low: Eights, high: Eights, ratios: Self::Ratios) -> (Eights, Eights) {
         let (mut quotient_low, mut quotient_high) = (low, high);
         for i in 0..4 {
             intrinsics! {

@@ -1,8 +1,8 @@
 //! The lane algorithms over plain arrays: for any processor, and how the algorithms themselves are tested.
 
 use super::{
-    BANK, ByteRow, CoarseSteps, Job, LowBytes, Pairs, RatioTable, Ratios, Row, Simd, Slots, Step, Steps,
-    WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, WINDOW, ratio,
+    BANK, ByteRow, CoarseSteps, Job, LowBytes, Pairs, Ratios, Row, Simd, Slots, Step, Steps, WIDE_CLASS_BITS,
+    WIDE_SYMBOL_BITS, WINDOW, ratio,
 };
 use crate::rans::MAX_LANES;
 
@@ -28,7 +28,6 @@ impl Simd for Portable {
     type Bytes = [u8; 64];
     type RatioBank = ();
     type LowBytes = LowBytes;
-    type Exchange = ();
     type Ratios = Ratios;
 
     /// Vectors that are arrays are slower than scalar code; but tests of the lane algorithms are about these.
@@ -215,7 +214,7 @@ impl Simd for Portable {
     #[inline(always)]
     fn ratio_bank(self, _: &Ratios) {}
     #[inline(always)]
-    fn ratios(self, ((), _): (&(), Option<&RatioTable>), _: Row, frequency: Row, _: u32) -> Ratios {
+    fn ratios(self, (): &(), _: Row, frequency: Row, _: u32) -> Ratios {
         let mut ratios = [0.0; MAX_LANES];
         for (r, f) in ratios.iter_mut().zip(frequency) {
             *r = ratio(f);
@@ -223,9 +222,7 @@ impl Simd for Portable {
         ratios
     }
     #[inline(always)]
-    fn exchange(self) {}
-    #[inline(always)]
-    fn quotient(self, low: Row, high: Row, ratios: Ratios, (): ()) -> (Row, Row) {
+    fn quotient(self, low: Row, high: Row, ratios: Ratios) -> (Row, Row) {
         let (mut quotient_low, mut quotient_high) = ([0; MAX_LANES], [0; MAX_LANES]);
         for l in 0..MAX_LANES {
             let state = u32::from(high[l]) << 16 | u32::from(low[l]);
