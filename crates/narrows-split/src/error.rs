@@ -178,6 +178,12 @@ pub enum Error {
         /// Valid cuts, most similar name first.
         nearest: Vec<String>,
     },
+    /// No weight of the model has this name.
+    #[error("the model has no weight `{name}`: no initialiser of that name holds floats")]
+    NoSuchWeight {
+        /// The name asked for.
+        name: String,
+    },
     /// Other tensors would have to cross together with this one.
     #[error(
         "`{name}` alone is not a cut: {} would have to cross with it; {}",

@@ -53,7 +53,7 @@ impl Model {
     /// nothing else of the graph changes.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`] for a name that is no float initialiser; [`Error::ConstantSize`] for elements or scales that
+    /// [`Error::NoSuchWeight`] for a name that is no float initialiser; [`Error::ConstantSize`] for elements or scales that
     /// are not as many as its shape says; [`Error::Unsupported`] for integers in a model whose version of the operators has
     /// no `DequantizeLinear` (10), or none by channel (13).
     pub fn with_weights(&self, new: &HashMap<String, NewWeight>) -> Result<Self> {
@@ -86,7 +86,7 @@ fn weight(tensor: &TensorProto) -> Option<Weight> {
 fn replace(graph: &mut GraphProto, new: &HashMap<String, NewWeight>, version: i64) -> Result<()> {
     let known = |name: &String| graph.initializer.iter().any(|i| i.name == *name && weight(i).is_some());
     if let Some(name) = new.keys().find(|name| !known(name)) {
-        return Err(Error::MissingTensor { name: name.clone(), reader: "the new weights".into() });
+        return Err(Error::NoSuchWeight { name: name.clone() });
     }
     let (mut nodes, mut added) = (Vec::new(), Vec::new());
     for initialiser in &mut graph.initializer {

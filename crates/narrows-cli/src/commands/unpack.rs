@@ -51,7 +51,9 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     Destination::File(path.clone()).check(Existing::replace_if(args.force))?;
     let progress = output.progress(packed.names().len() as u64, "tensors");
     let bytes = match &args.onnx {
-        Some(model) => into_onnx(&packed, (&args.packed, model), &path, || progress.inc(1))?,
+        Some(model) => {
+            into_onnx(&packed, (args.packed.as_path(), model.as_path()), &path, || progress.inc(1))?
+        }
         None => unpack_file(&packed, &path, |_| progress.inc(1)).map_err(failed)?,
     };
     progress.finish_and_clear();

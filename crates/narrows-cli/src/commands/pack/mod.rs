@@ -136,8 +136,8 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     if let Some(folder) = &args.dataset {
         let settings = settings(args, CALIBRATED_RDO);
         let (bytes, tensors) = onnx::calibrated(
-            (&args.checkpoint, is_onnx),
-            (folder, args.images),
+            (args.checkpoint.as_path(), is_onnx),
+            (folder.as_path(), args.images),
             &settings,
             &options,
             &path,

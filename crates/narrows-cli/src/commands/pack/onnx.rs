@@ -11,6 +11,9 @@ use crate::evaluate::Dataset;
 use crate::failure::{Failure, Result};
 use crate::output::Output;
 
+/// How finely progress is told.
+const PERMILLE: f64 = 1000.0;
+
 /// A model's float initialisers as a checkpoint.
 pub fn checkpoint(path: &Path) -> Result<Checkpoint> {
     let model = Model::read(path)
@@ -44,7 +47,6 @@ pub fn calibrated(
     training.truncate(images);
     let images = Images::new(training.iter().flat_map(|(image, _)| image).collect(), model.network().image())
         .map_err(failed("calibrate"))?;
-    const PERMILLE: f64 = 1000.0;
     let progress = output.progress(PERMILLE as u64, "calibrating");
     let layers =
         net::calibrated(&model, &images, settings, |done| progress.set_position((PERMILLE * done) as u64))
