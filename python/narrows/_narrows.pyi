@@ -160,7 +160,10 @@ class Decoder:
 
     Args:
         profiles: the profiles that frames may name.
-        max_elements: the most elements to take memory for.
+        max_elements: the most elements to take memory for (about 6 bytes each).
+
+    Raises:
+        TypeError: something else than a profile.
 
     Threads may share one; they take turns.
     """
@@ -336,7 +339,7 @@ class Profile:
     @staticmethod
     def from_bytes(data: "typing_extensions.Buffer") -> Profile:
         """
-        A profile from the bytes of its file.
+        A profile from `data`, the bytes of its file.
 
         Raises:
             FrameError: the bytes are not a profile, or changed on their way.
@@ -434,7 +437,7 @@ def decode(frame: "typing_extensions.Buffer", *, out: Any | None = None, profile
     Args:
         frame: bytes, or anything that holds bytes. Any bytes are safe.
         out: a writable, contiguous array of the frame's element type and shape to decode into: NumPy, or anything with
-            the buffer protocol or DLPack on the CPU.
+            the buffer protocol or DLPack. If it lies on an NVIDIA GPU, the frame is decoded there.
         profiles: the profiles that the frame may name.
         max_elements: the most elements to take memory for (about 6 bytes each).
 
@@ -447,6 +450,9 @@ def decode(frame: "typing_extensions.Buffer", *, out: Any | None = None, profile
         LimitError: the tensor is larger than `max_elements`.
         UnknownProfileError: the frame names a profile that is not in `profiles`.
         ArrayError, ShapeError: `out` does not fit.
+        DeviceError: `out` is on a GPU that cannot be used.
+
+    After an exception `out` is as it was; if it lies on a GPU, its elements are unspecified.
 
     >>> import numpy, narrows
     >>> frame = narrows.encode(numpy.linspace(0, 1, 12, dtype="f4").reshape(3, 4), bits=8)
@@ -460,7 +466,8 @@ def encode(array: Any, bits: SupportsIndex = 4, *, quantizer: str = "aiq", clip:
 
     Args:
         array: float32, float16 or bfloat16, of rank 1 to 8 and any strides: NumPy, or anything with the buffer protocol
-            or DLPack on the CPU. Contiguous arrays are read where they lie.
+            or DLPack. Contiguous arrays are read where they lie. Arrays on an NVIDIA GPU have to be contiguous and are
+            encoded there, with "aiq" over the full range or a profile, and rANS.
         bits: quantise to 2**bits levels, 1 to 8; ignored if lossless or with a profile.
         quantizer: "aiq" (one range for the tensor), "per-channel", or "lossless" (every bit, NaN included).
         clip: the range that the levels span: None for all of it, a percentile such as 99.9, or "mse".
@@ -479,7 +486,7 @@ def encode(array: Any, bits: SupportsIndex = 4, *, quantizer: str = "aiq", clip:
         NonFiniteError: NaN or infinity, unless lossless.
         ShapeError: rank 0 or above 8, or no such axis.
         OptionError: an option outside its range.
-        DeviceError: the array is on a GPU.
+        DeviceError: the array is on a GPU, and that cannot be used or does not offer the options.
 
     >>> import numpy, narrows
     >>> features = numpy.maximum(numpy.sin(numpy.arange(64 * 14 * 14, dtype="f4")), 0).reshape(64, 14, 14)

@@ -260,3 +260,43 @@ def test_what_cannot_be_cut_is_said():
         split(Branching(), at="layers.1")
     with pytest.raises(errors.ModelError, match=r"torch\.export"):
         split(Branching(), at="layers.1", example_inputs=(torch.randn(2, 8), torch.ones(1)))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+class TestOnGpu:
+    """What an NVIDIA GPU codes; test_cuda.py is the same without one, and without PyTorch."""
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+    def test_tensors_survive_the_way_through_a_frame(self, dtype):
+        x = features(32, 14, 14, dtype=dtype)
+        views = [lambda x: x, lambda x: x.transpose(0, 2), lambda x: x[:, ::2], lambda x: x.flatten()[1:], lambda x: x[:0]]
+        for cut in views:
+            view = cut(x)
+            frame = narrows.torch.encode(cut(x.cuda()), 4)
+            expected = narrows.torch.decode(narrows.torch.encode(view, 4))
+            assert torch.equal(narrows.torch.decode(frame), expected)
+            out = torch.empty(view.shape, dtype=dtype, device="cuda")
+            assert narrows.torch.decode(frame, out=out) is out
+            assert torch.equal(out.cpu(), expected)
+
+    def test_work_on_pytorchs_stream_is_waited_for(self):
+        weights = torch.randn(2048, 2048, device="cuda")
+        for stream in (torch.cuda.current_stream(), torch.cuda.Stream()):
+            with torch.cuda.stream(stream):
+                x = weights
+                for _ in range(20):
+                    x = torch.tanh(x @ weights)
+                frame = narrows.torch.encode(x, 8)
+            stream.synchronize()
+            assert torch.equal(narrows.torch.decode(frame), narrows.torch.decode(narrows.torch.encode(x.cpu(), 8)))
+
+    def test_operators_and_the_module(self):
+        x = features(8, 7, 7).cuda()
+        ops = torch.ops.narrows
+        torch.library.opcheck(ops.encode.default, (x, *ARGUMENTS))
+        torch.library.opcheck(ops.decode.default, (ops.encode(x, *ARGUMENTS), [8, 7, 7], x.dtype, "", x.device))
+        torch.library.opcheck(ops.round_trip.default, (x.requires_grad_(), *ARGUMENTS))
+        for codec in (Codec(bits=3), Codec(bits=3).cuda()):
+            assert torch.equal(codec(x).cpu(), codec(x.cpu())) and int(codec.rate.tensors) == 2
+        with pytest.raises(errors.DeviceError, match=r"\.cpu\(\)"):
+            Codec(clip=99.9)(x)

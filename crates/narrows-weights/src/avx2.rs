@@ -52,7 +52,8 @@ macro_rules! entry {
     };
 }
 
-entry!(floats, floats_with, Floats<'_, Fma>, f32);
+entry!(floats, floats_with, Floats<'_, Fma, false>, f32);
+entry!(few_floats, few_floats_with, Floats<'_, Fma, true>, f32);
 entry!(ints, ints_with, Ints<'_, Fma>, i32);
 entry!(store, store_with, Store, i8);
 

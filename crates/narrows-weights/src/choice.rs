@@ -5,6 +5,7 @@
 
 use narrows::machine::{Machine, STATE_BITS, Scale, Table, mantissa_bits, weight};
 
+use crate::contexts;
 use crate::grid::entropy;
 
 /// Precision of the weights that a machine's spread follows.
@@ -40,8 +41,9 @@ impl States {
 #[derive(Debug)]
 pub(crate) struct Choice {
     pub(crate) state_bits: u32,
-    /// A weight for each bin; bins without are outliers.
+    /// A weight for each bin, context by context; bins without are outliers.
     pub(crate) weights: Vec<u32>,
+    pub(crate) contexts: usize,
     pub(crate) mantissa: u32,
     /// Bits it will take, about: stream and outliers.
     pub(crate) bits: f64,
@@ -50,19 +52,32 @@ pub(crate) struct Choice {
 /// The best machine for bins counted so, or `None` where rANS is better by much. At least two bins occur.
 pub(crate) fn choose(counts: &[u64], states: States) -> Option<Choice> {
     let bound = entropy(counts) * counts.iter().sum::<u64>() as f64;
+    let best = best_of(&[counts], states.candidates());
+    let forced = matches!(states, States::Exactly(_));
+    best.filter(|best| forced || best.bits <= bound * (1.0 + MOST_LOSS) + 64.0)
+}
+
+/// The best pair of machines for bins counted so in two contexts.
+pub(crate) fn choose_contexts(counts: [&[u64]; 2]) -> Option<Choice> {
+    best_of(&counts, 6..=contexts::MOST_STATE_BITS)
+}
+
+fn best_of(counts: &[&[u64]], candidates: std::ops::RangeInclusive<u32>) -> Option<Choice> {
     let mut best: Option<Choice> = None;
-    for state_bits in states.candidates() {
+    for state_bits in candidates {
         let Some(choice) = with_states(counts, state_bits) else { continue };
         if best.as_ref().is_none_or(|best| choice.bits < best.bits * (1.0 - WORTH_IT)) {
             best = Some(choice);
         }
     }
-    let forced = matches!(states, States::Exactly(_));
-    best.filter(|best| forced || best.bits <= bound * (1.0 + MOST_LOSS) + 64.0)
+    best
 }
 
-/// The best machine of `2^state_bits` states.
-fn with_states(counts: &[u64], state_bits: u32) -> Option<Choice> {
+/// The best machines of `2^state_bits` states, one for each context.
+fn with_states(contexts: &[&[u64]], state_bits: u32) -> Option<Choice> {
+    let counts: Vec<u64> =
+        (0..contexts[0].len()).map(|bin| contexts.iter().map(|counts| counts[bin]).sum()).collect();
+    let counts = counts.as_slice();
     let total: u64 = counts.iter().sum();
     let zero = counts.len() / 2;
     let states = 1_u64 << state_bits;
@@ -70,21 +85,34 @@ fn with_states(counts: &[u64], state_bits: u32) -> Option<Choice> {
     let mut tried = usize::MAX;
     for divisor in [u64::MAX, 32, 16, 8, 4, 2, 1] {
         let least = if divisor == u64::MAX { 1 } else { (total / (states * divisor)).max(1) };
-        let listed: u64 =
-            counts.iter().enumerate().filter(|&(s, &n)| s != zero && n < least).map(|(_, n)| n).sum();
-        let mut kept: Vec<u64> = counts.iter().map(|&n| if n < least { 0 } else { n }).collect();
-        kept[zero] = counts[zero] + listed;
-        let present = kept.iter().filter(|&&n| n > 0).count();
+        let keeps = |bin: usize| bin == zero || counts[bin] >= least;
+        let all_listed: u64 = (0..counts.len()).filter(|&bin| !keeps(bin)).map(|bin| counts[bin]).sum();
+        let occurs = |bin: usize| keeps(bin) && (counts[bin] > 0 || (bin == zero && all_listed > 0));
+        let present = (0..counts.len()).filter(|&bin| occurs(bin)).count();
         if present == tried || present > 1 << (state_bits - 1) {
             continue;
         }
         tried = present;
-        let mantissa = mantissa_bits(total.min(1 << 30) as usize, present);
-        let weights = weights_of(&kept, mantissa);
-        let Some(machine) = machine(&weights, state_bits) else { continue };
-        let bits = machine_bits(&machine, &kept) + outlier_bits(counts, least, total);
-        if best.as_ref().is_none_or(|best| bits < best.bits) {
-            best = Some(Choice { state_bits, weights, mantissa, bits });
+        let symbols = usize::try_from(total.min(1 << 30)).expect("bounded") / contexts.len();
+        let mantissa = mantissa_bits(symbols, present);
+        let (mut weights, mut bits) = (Vec::new(), outlier_bits(counts, least, total));
+        for context in contexts {
+            let listed: u64 = (0..counts.len()).filter(|&bin| !keeps(bin)).map(|bin| context[bin]).sum();
+            // What occurs in one context can be coded in both.
+            let other = u64::from(contexts.len() > 1);
+            let kept = |(bin, &n): (usize, &u64)| {
+                let n = if bin == zero { n + listed } else { n };
+                if occurs(bin) { n.max(other) } else { 0 }
+            };
+            let kept: Vec<u64> = context.iter().enumerate().map(kept).collect();
+            let own = weights_of(&kept, mantissa);
+            let Some(machine) = machine(&own, state_bits) else { break };
+            bits += machine_bits(&machine, &kept);
+            weights.extend(own);
+        }
+        if weights.len() == contexts.len() * counts.len() && best.as_ref().is_none_or(|best| bits < best.bits)
+        {
+            best = Some(Choice { state_bits, weights, contexts: contexts.len(), mantissa, bits });
         }
     }
     best
@@ -97,6 +125,11 @@ fn weights_of(counts: &[u64], mantissa: u32) -> Vec<u32> {
     let scaled = |n: u64| if n == 0 { 0 } else { ((n >> shift) as u32).max(1) };
     let sum = counts.iter().map(|&n| u64::from(scaled(n))).sum();
     counts.iter().map(|&n| weight(scaled(n), sum, Scale { bits: WEIGHT_BITS, mantissa })).collect()
+}
+
+/// The machines of all contexts, as [`machine`] builds each.
+pub(crate) fn machines(weights: &[u32], contexts: usize, state_bits: u32) -> Option<Vec<Machine>> {
+    weights.chunks_exact(weights.len() / contexts).map(|weights| machine(weights, state_bits)).collect()
 }
 
 /// The machine of these weights, built as every reader builds it.

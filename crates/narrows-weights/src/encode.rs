@@ -3,7 +3,8 @@
 use narrows::machine::{BitWriter, LANES_PER_STREAM, MAX_LANES, Machine};
 use narrows::{Dtype, Shape, SymbolEncoder, SymbolLayout, Target};
 
-use crate::choice::{self, States, rice_parameter};
+use crate::choice::{self, Choice, States, rice_parameter};
+use crate::contexts::{self, Contexts};
 use crate::error::{Error, Result};
 use crate::frame::{Content, GROUP, Header, Tans, matrix_of, put_varint, seal};
 use crate::grid::Quantized;
@@ -22,6 +23,8 @@ const STREAM_SYMBOLS: usize = 1 << 18;
 pub struct PackOptions {
     /// How many states tensors are coded with.
     pub states: States,
+    /// Whether weights are coded in the context of their neighbours.
+    pub contexts: Contexts,
     /// Matrix rows of a chunk, if not as many as make chunks cost 0.2 %.
     pub chunk_rows: Option<usize>,
 }
@@ -59,25 +62,54 @@ pub fn pack(quantized: &Quantized, dtype: Dtype, shape: &Shape, options: &PackOp
         let chunk_rows = options.chunk_rows.unwrap_or(STREAM_SYMBOLS.div_ceil(columns)).clamp(1, rows);
         return write_streams(quantized, &header(Content::Streams, chunk_rows));
     };
-    let outliers = Outliers::of(quantized, &choice.weights);
     let lanes = lanes_for(choice.bits / 8.0, choice.state_bits);
-    let chunk_rows = options.chunk_rows.unwrap_or_else(|| {
-        let cost = chunk_cost(lanes.min(columns), choice.state_bits);
-        let chunks = (choice.bits / 8.0 * OVERHEAD / cost) as usize;
-        // Whole groups of chunks, so that none is decoded alone.
-        let chunks = if chunks > SIDE_BY_SIDE { chunks / SIDE_BY_SIDE * SIDE_BY_SIDE } else { chunks.max(1) };
-        rows.div_ceil(chunks)
-    });
+    let chunk_rows = options.chunk_rows.unwrap_or_else(|| chunk_rows_for(&choice, lanes, (rows, columns)));
+    let chunk_rows = chunk_rows.clamp(1, rows);
+    let in_contexts = match options.contexts {
+        Contexts::One => None,
+        Contexts::Neighbour => in_contexts(quantized, lanes, chunk_rows, &choice),
+    };
+    let (choice, ordered) = in_contexts.map_or((choice, None), |(choice, ordered)| (choice, Some(ordered)));
+    let quantized = ordered.as_ref().unwrap_or(quantized);
+    let outliers = Outliers::of(quantized, &choice.weights);
     let tans = Tans {
         state_bits: choice.state_bits,
         lanes,
         weights: choice.weights,
+        contexts: choice.contexts,
         mantissa: choice.mantissa,
         outliers: outliers.parameters,
     };
-    let header = header(Content::Tans(tans), chunk_rows.clamp(1, rows));
-    write_chunks(quantized, &header, &outliers, &mut out);
+    write_chunks(quantized, &header(Content::Tans(tans), chunk_rows), &outliers, &mut out);
     Ok(out)
+}
+
+/// As many matrix rows for a chunk as make chunks cost no more than they may.
+fn chunk_rows_for(choice: &Choice, lanes: usize, (rows, columns): (usize, usize)) -> usize {
+    let cost = chunk_cost(lanes.min(columns), choice.state_bits);
+    let chunks = (choice.bits / 8.0 * OVERHEAD / cost) as usize;
+    // Whole groups of chunks, so that none is decoded alone.
+    let chunks = if chunks > SIDE_BY_SIDE { chunks / SIDE_BY_SIDE * SIDE_BY_SIDE } else { chunks.max(1) };
+    rows.div_ceil(chunks)
+}
+
+/// Machines for two contexts and the bins in the order that these take, if that is worth it.
+fn in_contexts(
+    quantized: &Quantized,
+    lanes: usize,
+    chunk_rows: usize,
+    one: &Choice,
+) -> Option<(Choice, Quantized)> {
+    let (columns, half) = (quantized.columns, quantized.grid.half());
+    let lanes = lanes.min(columns);
+    let values = contexts::to_order(&contexts::order(columns, lanes), &quantized.values);
+    let counts = contexts::counts(&values, half, (columns, lanes, chunk_rows));
+    let two = choice::choose_contexts([&counts[0], &counts[1]])?;
+    // A second table takes about as much as it says with its mantissas and exponents.
+    let table = f64::from(two.mantissa + 2) * two.weights.iter().filter(|&&w| w > 0).count() as f64 / 2.0;
+    let worth_it = two.bits + table < one.bits * (1.0 - contexts::WORTH_IT);
+    let ordered = || Quantized { values, grid: quantized.grid.clone(), rows: quantized.rows, columns };
+    worth_it.then(|| (two, ordered()))
 }
 
 fn check(quantized: &Quantized, shape: &Shape) -> Result<()> {
@@ -107,7 +139,7 @@ fn lanes_for(bytes: f64, state_bits: u32) -> usize {
     [MAX_LANES, 32].into_iter().find(affordable).unwrap_or(16)
 }
 
-/// Bins without a weight: where, and what.
+/// Bins without a weight: where in the coded order, and what.
 struct Outliers {
     /// Index of each in row-major order, and its value.
     list: Vec<(u64, i8)>,
@@ -117,7 +149,9 @@ struct Outliers {
 impl Outliers {
     fn of(quantized: &Quantized, weights: &[u32]) -> Self {
         let half = quantized.grid.half();
-        let listed: Vec<bool> = weights.iter().map(|&weight| weight == 0).collect();
+        // In every context the same.
+        let bins = usize::from(quantized.grid.bins());
+        let listed: Vec<bool> = weights[..bins].iter().map(|&weight| weight == 0).collect();
         let is = |value: i8| listed[(i32::from(value) + i32::from(half)) as usize];
         let all = quantized.values.iter().enumerate().filter(|(_, value)| is(**value));
         let list: Vec<(u64, i8)> = all.map(|(index, &value)| (index as u64, value)).collect();
@@ -132,14 +166,14 @@ impl Outliers {
 
 fn write_chunks(quantized: &Quantized, header: &Header, outliers: &Outliers, out: &mut Vec<u8>) {
     let Content::Tans(tans) = &header.content else { unreachable!("made by the caller") };
-    let machine = choice::machine(&tans.weights, tans.state_bits).expect("it was chosen");
+    let machines = choice::machines(&tans.weights, tans.contexts, tans.state_bits).expect("they were chosen");
     header.write(out);
     let (mut payload, mut scratch) = (Vec::new(), Vec::new());
     let mut listed = outliers.list.as_slice();
     for chunk in 0..header.chunks() {
         let rows = header.rows_of(chunk);
         let values = &quantized.values[rows.start * quantized.columns..rows.end * quantized.columns];
-        for length in encode_chunk(values, quantized, tans, &machine, &mut scratch, &mut payload) {
+        for length in encode_chunk(values, quantized, tans, &machines, &mut scratch, &mut payload) {
             put_varint(out, length as u64);
         }
         if let Some(parameters) = tans.outliers {
@@ -160,29 +194,38 @@ fn encode_chunk(
     values: &[i8],
     quantized: &Quantized,
     tans: &Tans,
-    machine: &Machine,
+    machines: &[Machine],
     taken: &mut Vec<(u16, u8)>,
     payload: &mut Vec<u8>,
 ) -> Vec<usize> {
     let columns = quantized.columns;
     let (lanes, half) = (tans.lanes_used(columns), i32::from(quantized.grid.half()));
+    let bits = machines[0].bits;
+    // An outlier is coded as a zero.
+    let coded = |value: i8| {
+        let symbol = (i32::from(value) + half) as usize;
+        if tans.weights[symbol] == 0 { half as usize } else { symbol }
+    };
+    let context = |row: usize, place: usize| {
+        let before = contexts::before(values, columns, lanes, row, place);
+        usize::from(before.is_some_and(|before| coded(before) != half as usize))
+    };
     let mut states = [0_u32; MAX_LANES];
     taken.clear();
     taken.resize(values.len(), (0, 0));
-    for (row, taken) in values.rchunks_exact(columns).zip(taken.rchunks_exact_mut(columns)) {
-        for (at, &value) in row.iter().enumerate().rev() {
-            let symbol = (i32::from(value) + half) as usize;
-            // An outlier is coded as a zero.
-            let symbol = if tans.weights[symbol] == 0 { half as usize } else { symbol };
-            let (state, step) = (&mut states[at % tans.lanes], machine.steps[symbol]);
-            let x = *state + (1 << machine.bits);
-            let bits = (x + step.more) >> 16;
-            taken[at] = ((x & ((1 << bits) - 1)) as u16, bits as u8);
-            *state = u32::from(machine.of_symbol[(x >> bits).wrapping_add(step.offset) as usize]);
+    let rows = values.chunks_exact(columns).zip(taken.chunks_exact_mut(columns));
+    for (row, (values, taken)) in rows.enumerate().rev() {
+        for (at, &value) in values.iter().enumerate().rev() {
+            let machine = if machines.len() > 1 { &machines[context(row, at)] } else { &machines[0] };
+            let (state, step) = (&mut states[at % tans.lanes], machine.steps[coded(value)]);
+            let x = *state + (1 << bits);
+            let count = (x + step.more) >> 16;
+            taken[at] = ((x & ((1 << count) - 1)) as u16, count as u8);
+            *state = u32::from(machine.of_symbol[(x >> count).wrapping_add(step.offset) as usize]);
         }
     }
     let mut first = BitWriter::new(payload);
-    states[..lanes].iter().for_each(|&state| first.put(state, machine.bits));
+    states[..lanes].iter().for_each(|&state| first.put(state, bits));
     first.finish();
     let mut lengths = Vec::with_capacity(lanes.div_ceil(LANES_PER_STREAM));
     for group in (0..lanes).step_by(LANES_PER_STREAM) {

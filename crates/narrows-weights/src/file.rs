@@ -14,6 +14,7 @@ use safetensors::tensor::{Dtype as Stored, Metadata};
 use crate::data::Data;
 use crate::error::{Error, Result};
 use crate::frame;
+use crate::lossless;
 use crate::matrix::Matrix;
 
 /// The version of packed files that is written.
@@ -28,7 +29,7 @@ const NO_CHECK: &str = "00000000";
 pub enum Tensor {
     /// Bins of a grid, coded.
     Packed(Box<Matrix>),
-    /// Every bit of a float tensor: a frame of the codec.
+    /// Every bit of a float tensor: a frame of the codec, or several of its rows.
     Lossless(Data),
     /// As it was.
     Plain(Plain),
@@ -173,8 +174,8 @@ impl PackedFile {
             }
             return Ok(Tensor::Plain(Plain { dtype: info.dtype, shape: info.shape.clone(), data }));
         }
-        if data.starts_with(&narrows::MAGIC) {
-            narrows::peek(&data)?;
+        if lossless::is_one(&data) {
+            lossless::described(&data)?;
             return Ok(Tensor::Lossless(data));
         }
         Ok(Tensor::Packed(Box::new(Matrix::read(data)?)))
@@ -338,13 +339,13 @@ impl Writer {
         self.add_bytes(name, packed, note)
     }
 
-    /// Add a lossless frame.
+    /// Add a tensor without loss: a frame of the codec, or several of its rows.
     ///
     /// # Errors
     /// As [`narrows::peek`], and [`Error::Io`].
-    pub fn lossless(&mut self, name: &str, frame: &[u8]) -> Result<()> {
-        let header = narrows::peek(frame)?;
-        self.add_bytes(name, frame, note(header.dtype.name(), header.shape.dims()))
+    pub fn lossless(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let (dtype, dims) = lossless::described(bytes)?;
+        self.add_bytes(name, bytes, note(dtype.name(), &dims))
     }
 
     fn add_bytes(&mut self, name: &str, data: &[u8], note: String) -> Result<()> {

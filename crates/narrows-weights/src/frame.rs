@@ -7,6 +7,7 @@ use narrows::machine::{BitReader, BitWriter, MAX_STREAMS, Scale, checksum, read_
 use narrows::{Dtype, Shape};
 
 use crate::choice::WEIGHT_BITS;
+use crate::contexts;
 use crate::error::{Error, Result};
 use crate::grid::{Grid, MAX_HALF};
 
@@ -37,8 +38,9 @@ pub(crate) struct Tans {
     pub(crate) state_bits: u32,
     /// Lanes of a row, 16, 32 or 64.
     pub(crate) lanes: usize,
-    /// A weight for each bin.
+    /// A weight for each bin, context by context: one, or two ([`crate::contexts`]).
     pub(crate) weights: Vec<u32>,
+    pub(crate) contexts: usize,
     /// Mantissa bits of the weights.
     pub(crate) mantissa: u32,
     /// Rice parameters of gaps and magnitudes, if there may be outliers.
@@ -102,15 +104,17 @@ impl Header {
             Dtype::Bf16 => 2,
         };
         let content = match &self.content {
-            Content::Tans(_) => 0,
+            Content::Tans(tans) if tans.contexts == 1 => 0,
             Content::Constant(_) => 1,
             Content::Streams => 2,
+            Content::Tans(_) => 3,
         };
         let dims = self.shape.dims();
-        out.push(dtype | content << 2 | (dims.len() as u8 - 1) << 4);
-        dims.iter().for_each(|&length| put_varint(out, length as u64));
         let steps = self.grid.steps();
         let whole = steps.iter().any(|step| step.to_bits() & 0xffff != 0);
+        let close = if whole { None } else { CloseSteps::of(steps) };
+        out.push(dtype | content << 2 | (dims.len() as u8 - 1) << 4 | u8::from(close.is_some()) << 7);
+        dims.iter().for_each(|&length| put_varint(out, length as u64));
         let mut form = u8::from(steps.len() > 1) | u8::from(whole) << 1;
         if let Content::Tans(tans) = &self.content {
             form |= u8::from(tans.outliers.is_some()) << 2;
@@ -119,9 +123,11 @@ impl Header {
         }
         out.push(form);
         out.push(self.grid.half());
-        for step in steps {
-            let bytes = step.to_bits().to_le_bytes();
-            out.extend(&bytes[if whole { 0 } else { 2 }..]);
+        if let Some(close) = close {
+            close.write(steps, out);
+        } else {
+            let bytes = |step: &f32| step.to_bits().to_le_bytes();
+            steps.iter().for_each(|step| out.extend(&bytes(step)[if whole { 0 } else { 2 }..]));
         }
         match &self.content {
             Content::Constant(value) => return out.push(*value as u8),
@@ -130,7 +136,7 @@ impl Header {
                 let mut bits = BitWriter::new(out);
                 write_weights(
                     &tans.weights,
-                    1,
+                    tans.contexts,
                     Scale { bits: WEIGHT_BITS, mantissa: tans.mantissa },
                     &mut bits,
                 );
@@ -178,9 +184,6 @@ impl Header {
             value => return Err(invalid("element type", value, 2)),
         };
         let rank = usize::from(kinds >> 4 & 7) + 1;
-        if kinds >> 7 != 0 {
-            return Err(invalid("bit 7 of the kinds", 1, 0));
-        }
         let mut dims = [0; 8];
         for length in &mut dims[..rank] {
             *length = fields.varint("axis length", u32::MAX.into())? as usize;
@@ -195,16 +198,24 @@ impl Header {
         if half == 0 || half > MAX_HALF {
             return Err(invalid("bins on one side of zero", half, MAX_HALF));
         }
-        let (count, size) = (if form & 1 == 1 { rows } else { 1 }, if form & 2 == 2 { 4 } else { 2 });
-        let steps = fields.take("steps", count.saturating_mul(size))?;
-        let steps = steps.chunks_exact(size).map(|step| {
-            let mut bits = [0; 4];
-            bits[4 - size..].copy_from_slice(step);
-            f32::from_le_bytes(bits)
-        });
-        let grid = Grid::new(steps.collect(), 2 * u16::from(half) + 1)?;
+        let steps = if kinds >> 7 == 1 {
+            if form & 3 != 1 {
+                return Err(invalid("form of steps that are close", form & 3, 1));
+            }
+            CloseSteps::read(rows, fields)?
+        } else {
+            let (count, size) = (if form & 1 == 1 { rows } else { 1 }, if form & 2 == 2 { 4 } else { 2 });
+            let steps = fields.take("steps", count.saturating_mul(size))?;
+            let step = |step: &[u8]| {
+                let mut bits = [0; 4];
+                bits[4 - size..].copy_from_slice(step);
+                f32::from_le_bytes(bits)
+            };
+            steps.chunks_exact(size).map(step).collect()
+        };
+        let grid = Grid::new(steps, 2 * u16::from(half) + 1)?;
         let content = match kinds >> 2 & 3 {
-            0 => Content::Tans(Tans::read(fields, form, &grid)?),
+            0 => Content::Tans(Tans::read(fields, form, &grid, 1)?),
             1 => {
                 let value = fields.byte("constant bin")? as i8;
                 if value.unsigned_abs() > half {
@@ -213,7 +224,7 @@ impl Header {
                 Content::Constant(value)
             }
             2 => Content::Streams,
-            value => return Err(invalid("content", value, 2)),
+            _ => Content::Tans(Tans::read(fields, form, &grid, 2)?),
         };
         if !matches!(content, Content::Tans(_)) && form >> 2 != 0 {
             return Err(invalid("form", form, 3));
@@ -288,19 +299,20 @@ impl Header {
 }
 
 impl Tans {
-    fn read(fields: &mut Fields<'_>, form: u8, grid: &Grid) -> Result<Self> {
+    fn read(fields: &mut Fields<'_>, form: u8, grid: &Grid, contexts: usize) -> Result<Self> {
         let (lanes_bits, states) = (u32::from(form >> 3 & 3), u32::from(form >> 5));
         if lanes_bits > 2 {
             return Err(invalid("lanes", form >> 3 & 3, 2));
         }
-        if states > 6 {
-            return Err(invalid("log2 of the states, less 6", form >> 5, 6));
+        let most = if contexts > 1 { contexts::MOST_STATE_BITS - 6 } else { 6 };
+        if states > most {
+            return Err(invalid("log2 of the states, less 6", form >> 5, most as u8));
         }
         let rest = &fields.bytes[fields.offset..];
         let mut bits = BitReader::new(rest);
         let mut weights = Vec::new();
         let mantissa = rest.first().map_or(0, |byte| u32::from(byte & 15));
-        read_weights(&mut bits, 1, usize::from(grid.bins()), WEIGHT_BITS, &mut weights)
+        read_weights(&mut bits, contexts, usize::from(grid.bins()), WEIGHT_BITS, &mut weights)
             .map_err(|(_, what)| Error::InvalidTable { what })?;
         if !bits.padding_is_zero() {
             return Err(Error::InvalidTable { what: "bits are set after it" });
@@ -314,9 +326,15 @@ impl Tans {
             state_bits: states + 6,
             lanes: 1 << (lanes_bits + LEAST_LANES_BITS),
             weights,
+            contexts,
             mantissa,
             outliers,
         })
+    }
+
+    /// log2 of the states of all contexts together.
+    pub(crate) const fn table_bits(&self) -> u32 {
+        self.state_bits + self.contexts.ilog2()
     }
 
     /// Lanes in use for matrices of so many columns.
@@ -332,6 +350,64 @@ impl Tans {
     /// Bytes of a chunk's first states.
     pub(crate) fn states_bytes(&self, columns: usize) -> usize {
         (self.lanes_used(columns) * self.state_bits as usize).div_ceil(8)
+    }
+}
+
+/// Steps of 16 bits that lie close to each other: the least, and how far above it each is, in as many bits as the largest
+/// distance takes.
+struct CloseSteps {
+    least: u16,
+    width: u32,
+}
+
+impl CloseSteps {
+    const BYTES: usize = 3;
+
+    /// Bytes that so many steps take.
+    const fn bytes(count: usize, width: u32) -> usize {
+        (count.saturating_mul(width as usize)).div_ceil(8)
+    }
+
+    /// How steps whose lower halves are zero are written, if that takes fewer bytes than they have.
+    fn of(steps: &[f32]) -> Option<Self> {
+        let upper = || steps.iter().map(|step| (step.to_bits() >> 16) as u16);
+        let (least, most) = (upper().min()?, upper().max()?);
+        // One bit at least, so that their number is bounded by the bytes.
+        let width = (u16::BITS - (most - least).leading_zeros()).max(1);
+        let fewer = steps.len() > 1 && Self::BYTES + Self::bytes(steps.len(), width) < 2 * steps.len();
+        fewer.then_some(Self { least, width })
+    }
+
+    fn write(&self, steps: &[f32], out: &mut Vec<u8>) {
+        out.extend(self.least.to_le_bytes());
+        out.push(self.width as u8);
+        let mut bits = BitWriter::new(out);
+        steps.iter().for_each(|step| bits.put((step.to_bits() >> 16) - u32::from(self.least), self.width));
+        bits.finish();
+    }
+
+    fn read(count: usize, fields: &mut Fields<'_>) -> Result<Vec<f32>> {
+        let least = u32::from(u16::from_le_bytes(fields.array("least step")?));
+        let width = fields.byte("bits of a step")?;
+        if !(1..=15).contains(&width) {
+            return Err(invalid("bits of a step", width, 15));
+        }
+        let packed = fields.take("steps", Self::bytes(count, width.into()))?;
+        let mut bits = BitReader::new(packed);
+        let mut steps = Vec::with_capacity(count);
+        for _ in 0..count {
+            let above = bits.take(width.into()).expect("as many bytes were taken");
+            let step = u16::try_from(least + above).map_err(|_| Error::InvalidHeader {
+                what: "upper half of a step",
+                value: (least + above).into(),
+                bound: u16::MAX.into(),
+            })?;
+            steps.push(f32::from_bits(u32::from(step) << 16));
+        }
+        if !bits.padding_is_zero() {
+            return Err(invalid("bits after the steps", 1, 0));
+        }
+        Ok(steps)
     }
 }
 
@@ -355,13 +431,13 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Reads fields from bytes, remembering where it is.
-struct Fields<'a> {
-    bytes: &'a [u8],
-    offset: usize,
+pub(crate) struct Fields<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) offset: usize,
 }
 
 impl<'a> Fields<'a> {
-    fn take(&mut self, what: &'static str, needed: usize) -> Result<&'a [u8]> {
+    pub(crate) fn take(&mut self, what: &'static str, needed: usize) -> Result<&'a [u8]> {
         let available = self.bytes.len() - self.offset;
         if needed > available {
             return Err(Error::Truncated { what, offset: self.offset, needed, available });
@@ -371,16 +447,16 @@ impl<'a> Fields<'a> {
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N]> {
+    pub(crate) fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N]> {
         Ok(self.take(what, N)?.try_into().expect("as many"))
     }
 
-    fn byte(&mut self, what: &'static str) -> Result<u8> {
+    pub(crate) fn byte(&mut self, what: &'static str) -> Result<u8> {
         Ok(self.array::<1>(what)?[0])
     }
 
     /// An unsigned integer of at most `bound`, in its shortest spelling.
-    fn varint(&mut self, what: &'static str, bound: u64) -> Result<u64> {
+    pub(crate) fn varint(&mut self, what: &'static str, bound: u64) -> Result<u64> {
         let mut value = 0_u64;
         for shift in (0..63).step_by(7) {
             let byte = self.byte(what)?;

@@ -6,7 +6,7 @@ use crate::frame::Place;
 #[cfg(target_arch = "aarch64")]
 use crate::neon;
 use crate::reference;
-use crate::strips::{Coded, Store};
+use crate::strips::{Coded, FEW_VALUES, Store};
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::strips::{Floats, Ints};
 #[cfg(target_arch = "x86_64")]
@@ -77,6 +77,10 @@ impl Kernel {
         x: &[f32],
         y: &mut [f32],
     ) -> Result<(), (usize, &'static str)> {
+        if coded.half <= *FEW_VALUES.end() as u8 {
+            return on!(self, scalar => unreachable!("fused products are for vectors"),
+                few_floats(proof => coded, places, rows, &Floats { proof, x }, y));
+        }
         on!(self, scalar => unreachable!("fused products are for vectors"),
             floats(proof => coded, places, rows, &Floats { proof, x }, y))
     }

@@ -11,6 +11,8 @@ pub struct Layout {
     pub coder: &'static str,
     /// States of the tANS machine.
     pub states: Option<usize>,
+    /// Tables: one, or two in contexts.
+    pub contexts: Option<usize>,
     /// Lanes of a row.
     pub lanes: Option<usize>,
     /// Chunks, and matrix rows of each.
@@ -27,12 +29,10 @@ pub struct Layout {
 
 impl Layout {
     pub(crate) fn of(header: &Header, places: &[Place], bytes: usize) -> Self {
-        let (coder, states, lanes) = match &header.content {
-            Content::Constant(_) => ("constant", None, None),
-            Content::Streams => ("rans", None, None),
-            Content::Tans(tans) => {
-                ("tans", Some(1 << tans.state_bits), Some(tans.lanes_used(header.columns())))
-            }
+        let (coder, tans) = match &header.content {
+            Content::Constant(_) => ("constant", None),
+            Content::Streams => ("rans", None),
+            Content::Tans(tans) => ("tans", Some(tans)),
         };
         let rans = matches!(header.content, Content::Streams);
         let sum = |length: fn(&Place) -> usize| places.iter().map(length).sum::<usize>();
@@ -40,8 +40,9 @@ impl Layout {
         let payload_bytes = if rans { all } else { sum(|place| place.streams_end - place.start) };
         Self {
             coder,
-            states,
-            lanes,
+            states: tans.map(|tans| 1 << tans.state_bits),
+            contexts: tans.map(|tans| tans.contexts),
+            lanes: tans.map(|tans| tans.lanes_used(header.columns())),
             chunks: places.len(),
             chunk_rows: header.chunk_rows,
             payload_bytes,

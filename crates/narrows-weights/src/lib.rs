@@ -23,6 +23,7 @@ mod avx2;
 mod avx512;
 mod checkpoint;
 mod choice;
+mod contexts;
 mod data;
 #[cfg(target_arch = "x86_64")]
 #[doc(hidden)]
@@ -34,6 +35,7 @@ mod frame;
 mod grid;
 mod kernel;
 mod layout;
+mod lossless;
 mod matrix;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -41,11 +43,13 @@ pub mod net;
 mod outliers;
 mod pack;
 mod reference;
+mod sensitivity;
 mod steps;
 mod strips;
 
 pub use checkpoint::{Checkpoint, OneOrMany, STEPS_KEY, Steps};
 pub use choice::States;
+pub use contexts::Contexts;
 pub use data::Data;
 pub use encode::{PackOptions, pack};
 pub use error::{Error, Result};

@@ -1,12 +1,15 @@
 //! A packed tensor as a matrix: rows decoded when they are asked for, and products that decode on the way.
 
+use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use narrows::machine::{ByteStates, Machine, Payload};
 use narrows::{Dtype, Path, Shape, SymbolDecoder, SymbolLayout};
 use rayon::prelude::*;
 
 use crate::choice;
+use crate::contexts;
 use crate::data::Data;
 use crate::encode::SIDE_BY_SIDE;
 use crate::error::{Error, Result};
@@ -47,9 +50,12 @@ pub struct Matrix {
     data: Data,
     header: Header,
     places: Vec<Place>,
-    machine: Option<Machine>,
-    /// The machine's states with values for symbols, if vector registers hold it.
+    /// The machine of each context.
+    machines: Vec<Machine>,
+    /// All of them as one with values for symbols, if vector registers hold it.
     states: ByteStates,
+    /// The column at each place of the coded order, once it was asked for.
+    order: OnceLock<Vec<u32>>,
     path: Path,
     threads: usize,
 }
@@ -62,20 +68,38 @@ impl Matrix {
     pub fn read(data: impl Into<Data>) -> Result<Self> {
         let data = data.into();
         let (header, places) = Header::read(&data)?;
-        let (mut machine, mut states) = (None, ByteStates::default());
+        let (mut machines, mut states) = (Vec::new(), ByteStates::default());
         if let Content::Tans(tans) = &header.content {
             let none = Error::InvalidTable { what: "no symbol, or more symbols than states" };
-            let built = choice::machine(&tans.weights, tans.state_bits).ok_or(none)?;
-            if built.states.len() <= 256 {
-                states = built.bytes.clone();
-                states
-                    .symbols
-                    .iter_mut()
-                    .for_each(|symbol| *symbol = symbol.wrapping_sub(header.grid.half()));
+            machines = choice::machines(&tans.weights, tans.contexts, tans.state_bits).ok_or(none)?;
+            if tans.table_bits() <= u8::BITS {
+                states = contexts::together(&machines, header.grid.half());
             }
-            machine = Some(built);
         }
-        Ok(Self { data, header, places, machine, states, path: Path::best(), threads: 1 })
+        let (order, path) = (OnceLock::new(), Path::best());
+        Ok(Self { data, header, places, machines, states, order, path, threads: 1 })
+    }
+
+    /// The most bits that a state reads.
+    fn most_bits(&self) -> u32 {
+        self.machines.iter().map(|machine| machine.most_bits).max().unwrap_or(0)
+    }
+
+    /// Elements of each column in the coded order.
+    fn in_order<'a, T: Copy>(&self, x: &'a [T]) -> Cow<'a, [T]> {
+        self.order().map_or(x.into(), |order| contexts::to_order(order, x).into())
+    }
+
+    /// The column at each place of the coded order, if that is not the columns' own.
+    fn order(&self) -> Option<&[u32]> {
+        match &self.header.content {
+            // As much memory as there are columns: not before somebody comes with as many inputs.
+            Content::Tans(tans) if tans.contexts > 1 => {
+                let columns = self.columns();
+                Some(self.order.get_or_init(|| contexts::order(columns, tans.lanes_used(columns))))
+            }
+            _ => None,
+        }
     }
 
     /// The same with its hot loops on this path, for tests and measurements; results are the same on every path.
@@ -137,7 +161,7 @@ impl Matrix {
     pub fn product(&self, x: &[f32], y: &mut [f32]) -> Result<()> {
         check("number of inputs", x.len(), self.columns())?;
         check("number of outputs", y.len(), self.rows())?;
-        let mut padded = x.to_vec();
+        let mut padded = self.in_order(x).into_owned();
         padded.resize(x.len() + MARGIN, 0.0);
         let kernel = self.kernel();
         self.shared_out(y, 1, |chunks, y| {
@@ -149,7 +173,7 @@ impl Matrix {
                 self.by_rows(kernel, &chunks, |row, values| y[row] = kernel.dot(values, &padded))?;
             }
             self.each_outlier(&chunks, |row, column, value| {
-                y[row] = f32::from(value).mul_add(x[column], y[row]);
+                y[row] = f32::from(value).mul_add(padded[column], y[row]);
             })?;
             let first = self.header.rows_of(chunks.start).start;
             y.iter_mut().enumerate().for_each(|(row, y)| *y *= self.header.grid.step(first + row));
@@ -169,7 +193,7 @@ impl Matrix {
             let (value, bound) = (self.columns(), MAX_INT8_COLUMNS);
             return Err(Error::Shape { what: "columns of a product with bytes", value, bound });
         }
-        let (mut padded, mut ones) = (x.to_vec(), vec![u8::from(zero != 0); x.len()]);
+        let (mut padded, mut ones) = (self.in_order(x).into_owned(), vec![u8::from(zero != 0); x.len()]);
         for bytes in [&mut padded, &mut ones] {
             bytes.resize(x.len() + MARGIN, 0);
         }
@@ -180,10 +204,12 @@ impl Matrix {
                 let done = kernel.ints(coded, places, self.header.chunk_rows, (&padded, zero, &ones), y);
                 done.map_err(|wrong| corrupt(&chunks, wrong))?;
             } else {
-                self.by_rows(kernel, &chunks, |row, values| y[row] = reference::dot_int8(values, x, zero))?;
+                self.by_rows(kernel, &chunks, |row, values| {
+                    y[row] = reference::dot_int8(values, &padded[..x.len()], zero);
+                })?;
             }
             self.each_outlier(&chunks, |row, column, value| {
-                y[row] += i32::from(value) * (i32::from(x[column]) - i32::from(zero));
+                y[row] += i32::from(value) * (i32::from(padded[column]) - i32::from(zero));
             })
         })
     }
@@ -203,7 +229,8 @@ impl Matrix {
         }
         let padded = columns.next_multiple_of(reference::PARTIALS);
         let mut own = vec![0.0; inputs * padded];
-        for (own, x) in own.chunks_exact_mut(padded).zip(x.chunks_exact(columns)) {
+        let ordered = self.in_order(x);
+        for (own, x) in own.chunks_exact_mut(padded).zip(ordered.chunks_exact(columns)) {
             own[..columns].copy_from_slice(x);
         }
         // Rows first, so that threads write next to each other.
@@ -216,7 +243,7 @@ impl Matrix {
                 kernel.multiply(&weights, &own, &mut y[row * inputs..(row + 1) * inputs]);
             })?;
             self.each_outlier(&chunks, |row, column, value| {
-                for (sum, x) in y[row * inputs..(row + 1) * inputs].iter_mut().zip(x.chunks_exact(columns)) {
+                for (sum, x) in y[row * inputs..(row + 1) * inputs].iter_mut().zip(own.chunks_exact(padded)) {
                     *sum = f32::from(value).mul_add(x[column], *sum);
                 }
             })
@@ -257,7 +284,11 @@ impl Matrix {
         let kernel = self.kernel();
         self.shared_out_from(&chunks, values, columns, |chunks, values| {
             self.decode(kernel, &chunks, values)?;
-            self.each_outlier(&chunks, |row, column, value| values[row * columns + column] = value)
+            self.each_outlier(&chunks, |row, column, value| values[row * columns + column] = value)?;
+            if let Some(order) = self.order() {
+                contexts::from_order(order, values);
+            }
+            Ok(())
         })?;
         values.truncate((range.end - first) * columns);
         values.drain(..(range.start - first) * columns);
@@ -288,23 +319,21 @@ impl Matrix {
 
     fn kernel(&self) -> Kernel {
         match &self.header.content {
-            Content::Tans(tans) => {
-                let most_bits = self.machine.as_ref().map_or(0, |machine| machine.most_bits);
-                Kernel::of(self.path, tans.state_bits, most_bits)
-            }
+            Content::Tans(tans) => Kernel::of(self.path, tans.table_bits(), self.most_bits()),
             _ => Kernel::of(self.path, 6, 0),
         }
     }
 
     /// What vector registers decode from, if this kernel can.
     fn coded(&self, kernel: Kernel) -> Option<Coded<'_>> {
-        let (Content::Tans(tans), Some(machine)) = (&self.header.content, &self.machine) else { return None };
+        let Content::Tans(tans) = &self.header.content else { return None };
         let bytes = Payload::new(&self.data)?;
         let coded = Coded {
             bytes,
             tans,
             states: &self.states,
-            most_bits: machine.most_bits,
+            most_bits: self.most_bits(),
+            half: self.grid().half(),
             columns: self.columns(),
         };
         kernel.is_vector().then_some(coded)
@@ -315,7 +344,7 @@ impl Matrix {
         self.coded(kernel).filter(|coded| coded.tans.lanes == narrows::machine::MAX_LANES)
     }
 
-    /// Decode `chunks` into `values`; outliers are left at zero.
+    /// Decode `chunks` into `values`, in the coded order; outliers are left at zero.
     fn decode(&self, kernel: Kernel, chunks: &Range<usize>, values: &mut [i8]) -> Result<()> {
         if let Content::Constant(value) = self.header.content {
             values.fill(value);
@@ -329,10 +358,10 @@ impl Matrix {
         }
         let size = self.header.chunk_rows * self.columns();
         for (index, (place, values)) in places.iter().zip(values.chunks_mut(size)).enumerate() {
-            match (&self.header.content, &self.machine) {
-                (Content::Tans(tans), Some(machine)) => {
+            match &self.header.content {
+                Content::Tans(tans) => {
                     let from = (&*self.data, place);
-                    let done = reference::decode_chunk(&self.header, tans, machine, from, values);
+                    let done = reference::decode_chunk(&self.header, tans, &self.machines, from, values);
                     done.map_err(|what| corrupt(chunks, (index, what)))?;
                 }
                 _ => self.decode_stream(place, values)?,
@@ -370,7 +399,8 @@ impl Matrix {
         Ok(())
     }
 
-    /// Call `each` with the row (counted from the first chunk's first), column and bin of every outlier of `chunks`.
+    /// Call `each` with the row (counted from the first chunk's first), place in the coded order and bin of every outlier
+    /// of `chunks`.
     fn each_outlier(&self, chunks: &Range<usize>, mut each: impl FnMut(usize, usize, i8)) -> Result<()> {
         let Content::Tans(Tans { outliers: Some(parameters), .. }) = &self.header.content else {
             return Ok(());

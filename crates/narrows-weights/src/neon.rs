@@ -30,7 +30,8 @@ macro_rules! entry {
     };
 }
 
-entry!(floats, Floats<'_, ()>, f32);
+entry!(floats, Floats<'_, (), false>, f32);
+entry!(few_floats, Floats<'_, (), true>, f32);
 entry!(ints, Ints<'_, ()>, i32);
 entry!(store, Store, i8);
 

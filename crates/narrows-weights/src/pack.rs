@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use narrows::{EncodeOptions, Encoder, Shape};
+use narrows::Shape;
 use safetensors::tensor::Dtype as Stored;
 use serde::Serialize;
 
@@ -13,6 +13,7 @@ use crate::encode::{PackOptions, pack};
 use crate::error::Result;
 use crate::file::{PackedFile, Plain, Tensor, Writer};
 use crate::grid::Quantized;
+use crate::lossless::{self, LosslessEncoder};
 use crate::matrix::Matrix;
 use crate::net::{Calibrated, Model};
 use crate::steps::{Calibration, Settings, grids, quantize};
@@ -68,7 +69,7 @@ pub fn pack_checkpoint(
     };
     let trained = checkpoint.steps()?;
     let mut writer = Writer::new(path);
-    let mut encoder = Encoder::new(EncodeOptions::lossless())?;
+    let mut encoder = LosslessEncoder::new()?;
     for (name, tensor) in checkpoint.tensors() {
         let packed = match (mode, grids.get(name)) {
             (Mode::Quantize(settings, calibration), Some(grid)) => {
@@ -141,15 +142,11 @@ pub(crate) fn floats(shape: &[usize], values: &[f32]) -> Plain {
 fn write_lossless(
     writer: &mut Writer,
     (name, tensor): (&str, &Plain),
-    encoder: &mut Encoder,
+    encoder: &mut LosslessEncoder,
 ) -> Result<Packed> {
-    let fits = tensor.elements() > 0 && (1..=narrows::MAX_RANK).contains(&tensor.shape.len());
-    let Some(floats) = tensor.tensor().transpose().filter(|_| fits) else {
-        return write_plain(writer, (name, tensor));
-    };
-    let frame = encoder.encode(&floats?.view())?;
-    writer.lossless(name, &frame)?;
-    Ok(report(name, "lossless", tensor, frame.len()))
+    let Some(bytes) = encoder.encode(tensor)? else { return write_plain(writer, (name, tensor)) };
+    writer.lossless(name, &bytes)?;
+    Ok(report(name, "lossless", tensor, bytes.len()))
 }
 
 fn write_plain(writer: &mut Writer, (name, tensor): (&str, &Plain)) -> Result<Packed> {
@@ -192,19 +189,19 @@ impl Tensor {
     /// # Errors
     /// As [`narrows::peek`].
     pub fn unpacked(&self) -> Result<(Stored, Vec<usize>)> {
-        let of = |dtype: narrows::Dtype, shape: &Shape| {
+        let of = |dtype: narrows::Dtype, dims: &[usize]| {
             let dtype = match dtype {
                 narrows::Dtype::F32 => Stored::F32,
                 narrows::Dtype::F16 => Stored::F16,
                 narrows::Dtype::Bf16 => Stored::BF16,
             };
-            (dtype, shape.dims().to_vec())
+            (dtype, dims.to_vec())
         };
         Ok(match self {
-            Self::Packed(matrix) => of(matrix.dtype(), matrix.shape()),
-            Self::Lossless(frame) => {
-                let header = narrows::peek(frame)?;
-                of(header.dtype, &header.shape)
+            Self::Packed(matrix) => of(matrix.dtype(), matrix.shape().dims()),
+            Self::Lossless(bytes) => {
+                let (dtype, dims) = lossless::described(bytes)?;
+                of(dtype, &dims)
             }
             Self::Plain(plain) => (plain.dtype, plain.shape.clone()),
         })
@@ -217,7 +214,7 @@ impl Tensor {
     pub fn unpack(&self, mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         match self {
             Self::Packed(matrix) => unpack_rows(matrix, write),
-            Self::Lossless(frame) => write(&narrows::decode(frame)?.to_le_bytes()),
+            Self::Lossless(bytes) => lossless::decode(bytes, |part| write(&part.to_le_bytes())),
             Self::Plain(plain) => write(&plain.data),
         }
     }

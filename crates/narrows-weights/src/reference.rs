@@ -7,24 +7,25 @@ use crate::frame::{Header, Place, Tans};
 /// Partial sums of a product in f32.
 pub(crate) const PARTIALS: usize = 16;
 
-/// Decode a chunk into `values` (rows x columns) from the packed tensor `bytes`; outliers are left at zero.
+/// Decode a chunk into `values` (rows x columns, in the coded order) from the packed tensor `bytes`, with the machine of each
+/// context; outliers are left at zero.
 ///
 /// Safe on any bytes; says what does not hold.
 pub(crate) fn decode_chunk(
     header: &Header,
     tans: &Tans,
-    machine: &Machine,
+    machines: &[Machine],
     (bytes, place): (&[u8], &Place),
     values: &mut [i8],
 ) -> Result<(), &'static str> {
     let columns = header.columns();
     let half = i32::from(header.grid.half());
     let lanes = tans.lanes_used(columns);
-    let mut states = [0_u32; MAX_LANES];
+    let (mut states, mut contexts) = ([0_u32; MAX_LANES], [0; MAX_LANES]);
     let states_end = place.start + tans.states_bytes(columns);
     let mut first = BitReader::new(&bytes[place.start..states_end]);
     for state in &mut states[..lanes] {
-        *state = first.take(machine.bits).ok_or("the lanes' first states end early")?;
+        *state = first.take(machines[0].bits).ok_or("the lanes' first states end early")?;
     }
     if !first.padding_is_zero() {
         return Err("bits are set after the lanes' first states");
@@ -35,10 +36,12 @@ pub(crate) fn decode_chunk(
         let mut bits = BitReader::new(stream);
         for row in values.chunks_exact_mut(columns) {
             for step in row.chunks_mut(tans.lanes) {
-                let own = step.iter_mut().zip(&mut states[..]).skip(group * LANES_PER_STREAM);
-                for (value, lane) in own.take(LANES_PER_STREAM) {
-                    let state = machine.states[*lane as usize];
+                let lanes = states.iter_mut().zip(&mut contexts);
+                let own = step.iter_mut().zip(lanes).skip(group * LANES_PER_STREAM);
+                for (value, (lane, context)) in own.take(LANES_PER_STREAM) {
+                    let state = machines[*context].states[*lane as usize];
                     *value = (i32::from(state.symbol()) - half) as i8;
+                    *context = usize::from(machines.len() > 1 && *value != 0);
                     let low = bits.take(state.bits()).ok_or("the bits end before the weights do")?;
                     *lane = u32::from(state.base()) + low;
                 }

@@ -28,6 +28,17 @@ pub(crate) trait Multiply: Lanes {
         values: Self::Bytes,
         x: &[f32; 64],
     ) -> Self::Sums;
+    /// The same for values of -8 to 7, in whatever way is fastest for so few.
+    #[inline(always)]
+    fn add_few_products(
+        self,
+        proof: Self::Proof,
+        sums: Self::Sums,
+        values: Self::Bytes,
+        x: &[f32; 64],
+    ) -> Self::Sums {
+        self.add_products(proof, sums, values, x)
+    }
     /// Add the products of 16 weights and inputs, each to its partial sum.
     fn add_floats(
         self,
@@ -123,13 +134,16 @@ pub(crate) trait Consume<L: Lanes> {
     fn width(&self) -> usize;
 }
 
-/// Products in f32; `x` goes on with 64 zeros.
-pub(crate) struct Floats<'a, P> {
+/// Products in f32; `x` goes on with 64 zeros. With `FEW` all values are [`FEW_VALUES`].
+pub(crate) struct Floats<'a, P, const FEW: bool> {
     pub(crate) proof: P,
     pub(crate) x: &'a [f32],
 }
 
-impl<L: Multiply> Consume<L> for Floats<'_, L::Proof> {
+/// What [`Multiply::add_few_products`] takes.
+pub(crate) const FEW_VALUES: std::ops::RangeInclusive<i8> = -8..=7;
+
+impl<L: Multiply, const FEW: bool> Consume<L> for Floats<'_, L::Proof, FEW> {
     type Row = L::Sums;
     type Output = f32;
 
@@ -141,7 +155,11 @@ impl<L: Multiply> Consume<L> for Floats<'_, L::Proof> {
     #[inline(always)]
     fn take(&self, lanes: L, row: L::Sums, values: L::Bytes, column: usize, _: &mut [f32]) -> L::Sums {
         let x = self.x[column..].first_chunk().expect("64 zeros follow");
-        lanes.add_products(self.proof, row, values, x)
+        if FEW {
+            lanes.add_few_products(self.proof, row, values, x)
+        } else {
+            lanes.add_products(self.proof, row, values, x)
+        }
     }
 
     #[inline(always)]
@@ -232,10 +250,12 @@ impl<L: Lanes> Consume<L> for Store {
 pub(crate) struct Coded<'a> {
     pub(crate) bytes: Payload<'a>,
     pub(crate) tans: &'a Tans,
-    /// The machine, its symbols as values.
+    /// The machines of all contexts as one, symbols as values.
     pub(crate) states: &'a ByteStates,
     /// The most bits that a state reads.
     pub(crate) most_bits: u32,
+    /// The largest value.
+    pub(crate) half: u8,
     pub(crate) columns: usize,
 }
 
@@ -251,7 +271,7 @@ pub(crate) fn run<L: Lanes, C: Consume<L>>(
     consumer: &C,
     output: &mut [C::Output],
 ) -> Result<(), (usize, &'static str)> {
-    match (coded.tans.state_bits, coded.most_bits) {
+    match (coded.tans.table_bits(), coded.most_bits) {
         (6, _) => run_with::<L, C, 6, 63>(lanes, coded, places, rows, consumer, output),
         (7, _) => run_with::<L, C, 7, 63>(lanes, coded, places, rows, consumer, output),
         (8, 0..8) => run_with::<L, C, 8, 63>(lanes, coded, places, rows, consumer, output),
@@ -397,7 +417,8 @@ impl Coded<'_> {
                 return Err("bits are left over");
             }
         }
-        if states[..lanes].iter().any(|&state| state != 0) {
+        // Whatever context the last weights leave.
+        if states[..lanes].iter().any(|&state| u32::from(state) % (1 << self.tans.state_bits) != 0) {
             return Err("a lane does not end at state 0");
         }
         Ok(())

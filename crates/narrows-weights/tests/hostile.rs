@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::{Random, laplace};
+use common::{Random, laplace, patches};
 use narrows::machine::checksum;
 use narrows::{Dtype, Path, Shape};
-use narrows_weights::{Matrix, PackOptions, PackedFile, States, pack};
+use narrows_weights::{Contexts, Matrix, PackOptions, PackedFile, States, pack};
 use proptest::prelude::*;
 
 /// Everything that can be done with a packed tensor, if it is a small one.
@@ -36,8 +36,10 @@ fn packed(seed: u64) -> Vec<u8> {
     let (rows, columns) = (1 + random.below(40), 1 + random.below(150));
     let (bins, scale) = [(3, 0.5), (7, 1.0), (31, 0.6), (255, 20.0)][random.below(4)];
     let states = [States::Registers, States::Smallest, States::Exactly(8)][random.below(3)];
-    let options = PackOptions { states, chunk_rows: Some(1 + random.below(9)) };
-    let quantized = laplace(rows, columns, bins, scale, seed | 1);
+    let contexts = [Contexts::One, Contexts::Neighbour][random.below(2)];
+    let options = PackOptions { states, contexts, chunk_rows: Some(1 + random.below(9)) };
+    let weights = if contexts == Contexts::One { laplace } else { patches };
+    let quantized = weights(rows, columns, bins, scale, ((seed | 1) >> random.below(2)).max(2));
     let shape = Shape::new(&[rows, columns]).unwrap();
     pack(&quantized, Dtype::F32, &shape, &options)
         .unwrap_or_else(|_| pack(&quantized, Dtype::F32, &shape, &PackOptions::default()).unwrap())

@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::{Random, laplace};
+use common::{Random, laplace, patches};
 use narrows::{Dtype, Path, Shape};
-use narrows_weights::{Matrix, PackOptions, Quantized, States, pack};
+use narrows_weights::{Contexts, Matrix, PackOptions, Quantized, States, pack};
 
 fn paths() -> impl Iterator<Item = Path> {
     Path::ALL.into_iter().filter(|path| path.is_available())
@@ -23,11 +23,16 @@ fn cases() -> Vec<(Quantized, PackOptions)> {
                     let states = States::Exactly(states);
                     cases.push((
                         laplace(rows, columns, bins, scale, seed),
-                        PackOptions { states, chunk_rows },
+                        PackOptions { states, chunk_rows, ..PackOptions::default() },
                     ));
                 }
             }
             cases.push((laplace(rows, columns, bins, scale, seed), PackOptions::default()));
+            for chunk_rows in [None, Some(1), Some(5)] {
+                let options =
+                    PackOptions { contexts: Contexts::Neighbour, chunk_rows, ..PackOptions::default() };
+                cases.push((patches(rows, columns, bins, scale, seed), options));
+            }
         }
     }
     cases
@@ -36,6 +41,7 @@ fn cases() -> Vec<(Quantized, PackOptions)> {
 #[test]
 fn values_rows_and_products_are_the_same_on_every_path() {
     let mut random = Random(7);
+    let mut in_contexts = 0;
     for (quantized, options) in cases() {
         let Quantized { rows, columns, .. } = quantized;
         let shape = Shape::new(&[rows, columns]).unwrap();
@@ -46,6 +52,7 @@ fn values_rows_and_products_are_the_same_on_every_path() {
         let mut expected = None;
         for path in paths() {
             let matrix = Matrix::read(packed.clone()).unwrap().with_path(path);
+            in_contexts += usize::from(matrix.layout().contexts == Some(2));
             assert_eq!(matrix.quantized().unwrap(), quantized, "{path:?} {options:?} {:?}", matrix.layout());
             let some = rows / 3..rows - rows / 4;
             let part = &quantized.values[some.start * columns..some.end * columns];
@@ -71,6 +78,7 @@ fn values_rows_and_products_are_the_same_on_every_path() {
             );
         }
     }
+    assert!(in_contexts > 20, "there was something to find in contexts: {in_contexts}");
 }
 
 #[test]

@@ -10,8 +10,8 @@ mod common;
 use half::{bf16, f16};
 use narrows::stages::{Stages, checksum};
 use narrows::{
-    Calibration, Decoder, Element, EncodeOptions, Encoder, LayoutChoice, Profile, Profiles, Shape, Tensor,
-    TensorView,
+    Calibration, Decoder, Element, EncodeOptions, Encoder, LayoutChoice, Profile, Profiles, Shape, Target,
+    Tensor, TensorView,
 };
 
 /// Repeats of a stage; the best counts. `NARROWS_PATH` says which instructions are measured.
@@ -53,9 +53,12 @@ fn whole<T: Element>(
 }
 
 fn report<T: Element>(elements: Vec<T>, dims: &[usize], bits: u8) {
-    let contexts = whole(&elements, dims, EncodeOptions::bits(bits), Decoder::new());
-    let natural = EncodeOptions { layout: LayoutChoice::Natural, ..EncodeOptions::bits(bits) };
-    let order_0 = whole(&elements, dims, natural, Decoder::new());
+    let of = |layout, target| EncodeOptions { layout, target, ..EncodeOptions::bits(bits) };
+    let whole = |layout, target| whole(&elements, dims, of(layout, target), Decoder::new());
+    let contexts = whole(LayoutChoice::Auto, Target::Size);
+    let order_0 = whole(LayoutChoice::Natural, Target::Size);
+    let speedy = whole(LayoutChoice::Auto, Target::Speed);
+    let speedy_order_0 = whole(LayoutChoice::Natural, Target::Speed);
     let mut stages = Stages::new(elements, dims, bits);
     let s = &mut stages;
     let row = [
@@ -77,6 +80,10 @@ fn report<T: Element>(elements: Vec<T>, dims: &[usize], bits: u8) {
         contexts.1,
         order_0.0,
         order_0.1,
+        speedy.0,
+        speedy.1,
+        speedy_order_0.0,
+        speedy_order_0.1,
     ];
     print!("{:<20}", format!("{} {dims:?} Q{bits}", T::DTYPE));
     row.iter().for_each(|time| print!(" {time:8.2}"));
@@ -86,7 +93,7 @@ fn report<T: Element>(elements: Vec<T>, dims: &[usize], bits: u8) {
 fn main() {
     let headings = [
         "range", "+quant", "gather", "count0", "countctx", "merge", "plan0", "planctx", "code", "decode",
-        "scat+deq", "enc ctx", "dec ctx", "enc o0", "dec o0",
+        "scat+deq", "enc ctx", "dec ctx", "enc o0", "dec o0", "S ectx", "S dctx", "S eo0", "S do0",
     ];
     print!("{:<20}", "microseconds");
     headings.iter().for_each(|heading| print!(" {heading:>8}"));

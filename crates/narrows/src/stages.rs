@@ -1,6 +1,6 @@
 //! The stages of encoding and decoding one by one, for `benches/chain.rs`; not part of the library.
 
-use crate::codec::plan::Plan;
+use crate::codec::plan::{Counting, Plan};
 use crate::codec::stream::{StreamReader, StreamWriter};
 use crate::codec::{EncodeOptions, Target};
 use crate::cpu::Path;
@@ -129,13 +129,14 @@ impl<T: Element> Stages<T> {
     /// The plan with one table.
     pub fn plan_order_0(&mut self) {
         let natural = Order::Natural(self.symbols.len());
-        self.order_0.set_order_0(Coder::Rans, natural, &self.counts, Target::Size);
+        self.order_0.set_order_0(Coder::Rans, natural, &self.counts, (Target::Size, Counting::Exact));
     }
 
     /// The plan with neighbour contexts: count, merge, tables.
     pub fn plan_neighbours(&mut self) {
-        let Self { path, neighbours, symbols, planes, alphabet, .. } = self;
-        neighbours.set_neighbours(*path, symbols, planes, *alphabet, Target::Size);
+        let Self { path, neighbours, symbols, counts, planes, .. } = self;
+        let symbols = (symbols.as_slice(), counts.as_slice());
+        neighbours.set_neighbours(*path, symbols, planes, (Target::Size, Counting::Exact));
     }
 
     /// Coded symbols to a stream.
@@ -217,13 +218,14 @@ impl Coding {
     pub fn new(symbols: &[u8], planes: &Planes, alphabet: usize, contexts: bool, path: Path) -> Self {
         let order = if contexts { Order::Planes(*planes) } else { Order::Natural(symbols.len()) };
         let (mut coded, mut plan) = (symbols.to_vec(), Plan::default());
+        let (mut tally, mut counts) = (Tally::default(), Vec::new());
+        tally.count(path, symbols, alphabet, &mut counts);
+        let how = (Target::Size, Counting::Exact);
         if contexts {
-            plan.set_neighbours(path, symbols, planes, alphabet, Target::Size);
+            plan.set_neighbours(path, (symbols, counts.as_slice()), planes, how);
             plan.rows.gather(path, planes, symbols, &mut coded);
         } else {
-            let (mut tally, mut counts) = (Tally::default(), Vec::new());
-            tally.count(path, symbols, alphabet, &mut counts);
-            plan.set_order_0(Coder::Rans, order, &counts, Target::Size);
+            plan.set_order_0(Coder::Rans, order, &counts, how);
         }
         let (mut writer, mut reader) = (StreamWriter::default(), StreamReader::default());
         (writer.path, reader.path) = (path, path);

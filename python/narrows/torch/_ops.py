@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -72,6 +73,11 @@ def elements(tensor: Tensor) -> Any:
     return memory(tensor)
 
 
+def current(tensor: Tensor) -> AbstractContextManager[Any]:
+    """While the tensor's GPU is the current one, PyTorch makes others wait for what it does there, and not elsewhere."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
 def encode(tensor: Tensor, bits: int = 4, **options: Any) -> bytes:
     """Encode a tensor into a frame.
 
@@ -93,7 +99,8 @@ def encode(tensor: Tensor, bits: int = 4, **options: Any) -> bytes:
     >>> narrows.torch.decode(frame).shape
     torch.Size([4, 8, 8])
     """
-    return narrows.encode(elements(tensor), bits, **options)
+    with current(tensor):
+        return narrows.encode(elements(tensor), bits, **options)
 
 
 def decode(
@@ -123,7 +130,8 @@ def decode(
     if not profiles and max_elements is None:
         options = {}
     if out is not None:
-        narrows.decode(frame, out=memory(out), **options)
+        with current(out):
+            narrows.decode(frame, out=memory(out), **options)
         return out
     header = narrows.peek(frame)
     if header.dtype != "bf16":
@@ -140,8 +148,8 @@ def _encode(
 ) -> Tensor:
     """A frame, as a one-dimensional tensor of bytes on the CPU."""
     known = _profile(profile)
-    frame = narrows.encode(
-        elements(x), bits, quantizer=quantizer, clip=_clip(clip), layout=layout, target=target, axis=axis, profile=known
+    frame = encode(
+        x, bits, quantizer=quantizer, clip=_clip(clip), layout=layout, target=target, axis=axis, profile=known
     )
     return torch.frombuffer(bytearray(frame), dtype=torch.uint8)
 
@@ -185,8 +193,8 @@ def _round_trip(
 ) -> tuple[Tensor, Tensor]:
     """What the other end of the link gets, and the bytes it took (an int64 scalar on the CPU)."""
     known = _profile(profile)
-    frame = narrows.encode(
-        elements(x), bits, quantizer=quantizer, clip=_clip(clip), layout=layout, target=target, axis=axis, profile=known
+    frame = encode(
+        x, bits, quantizer=quantizer, clip=_clip(clip), layout=layout, target=target, axis=axis, profile=known
     )
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     decode(frame, out=out, profiles=[known] if known is not None else ())

@@ -3,8 +3,55 @@
 use super::attention::Heads;
 use super::linear::dense;
 use super::{Linear, Weights};
+use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::file::PackedFile;
+
+/// Where an encoder's tensors come from.
+pub(crate) trait Source {
+    fn names(&self) -> Vec<String>;
+    /// All elements of a tensor, and its axes.
+    fn floats(&self, name: &str) -> Result<(Vec<f32>, Vec<usize>)>;
+    /// A matrix, packed if it is stored so.
+    fn weights(&self, name: &str) -> Result<Weights> {
+        let (values, shape) = self.floats(name)?;
+        let (rows, columns) = (shape.first().copied().unwrap_or(1), shape.iter().skip(1).product());
+        Weights::dense(&values, rows, columns).map_err(|error| error.in_tensor(name))
+    }
+}
+
+impl Source for PackedFile {
+    fn names(&self) -> Vec<String> {
+        Self::names(self)
+    }
+
+    fn floats(&self, name: &str) -> Result<(Vec<f32>, Vec<usize>)> {
+        dense(self, name)
+    }
+
+    fn weights(&self, name: &str) -> Result<Weights> {
+        Weights::of(self, name)
+    }
+}
+
+impl Source for Checkpoint {
+    fn names(&self) -> Vec<String> {
+        self.tensors().keys().cloned().collect()
+    }
+
+    fn floats(&self, name: &str) -> Result<(Vec<f32>, Vec<usize>)> {
+        let tensor = self.tensors().get(name).ok_or_else(|| Error::NoSuchTensor { name: name.to_owned() })?;
+        if tensor.float().is_none() {
+            return Err(Error::container("its elements are not floats").in_tensor(name));
+        }
+        let mut values = Vec::new();
+        tensor.read_f32(0..tensor.elements(), &mut values);
+        Ok((values, tensor.shape.clone()))
+    }
+}
+
+/// Hears of every matrix that is multiplied: its name, and its inputs one after the other.
+pub(crate) type Listener<'a> = dyn FnMut(&str, &[f32]) + 'a;
 
 /// What is added to a variance.
 const EPSILON: f32 = 1e-12;
@@ -28,6 +75,7 @@ struct Norm {
 
 #[derive(Debug)]
 struct Layer {
+    name: String,
     query: Linear,
     key: Linear,
     value: Linear,
@@ -44,14 +92,26 @@ impl Bert {
     /// # Errors
     /// As [`PackedFile::tensor`], and [`Error::Shape`] for layers that do not fit each other.
     pub fn of(file: &PackedFile, prefix: &str, heads: usize) -> Result<Self> {
+        Self::from_source(file, prefix, heads)
+    }
+
+    /// The same from a checkpoint: all weights dense.
+    ///
+    /// # Errors
+    /// As [`Bert::of`].
+    pub fn of_checkpoint(checkpoint: &Checkpoint, prefix: &str, heads: usize) -> Result<Self> {
+        Self::from_source(checkpoint, prefix, heads)
+    }
+
+    pub(crate) fn from_source(source: &dyn Source, prefix: &str, heads: usize) -> Result<Self> {
         let name = |rest: &str| format!("{prefix}{rest}");
-        let words = Weights::of(file, &name("embeddings.word_embeddings.weight"))?;
+        let words = source.weights(&name("embeddings.word_embeddings.weight"))?;
         let (_, features) = words.shape();
         if heads == 0 || !features.is_multiple_of(heads) {
             return Err(Error::Shape { what: "number of heads", value: heads, bound: features });
         }
-        let (mut positions, _) = dense(file, &name("embeddings.position_embeddings.weight"))?;
-        let (segments, _) = dense(file, &name("embeddings.token_type_embeddings.weight"))?;
+        let (mut positions, _) = source.floats(&name("embeddings.position_embeddings.weight"))?;
+        let (segments, _) = source.floats(&name("embeddings.token_type_embeddings.weight"))?;
         if !positions.len().is_multiple_of(features) || segments.len() < features {
             let value = positions.len().min(segments.len());
             return Err(Error::Shape { what: "embeddings", value, bound: features });
@@ -59,12 +119,12 @@ impl Bert {
         for position in positions.chunks_exact_mut(features) {
             position.iter_mut().zip(&segments).for_each(|(position, segment)| *position += segment);
         }
-        let norm = Norm::of(file, &name("embeddings.LayerNorm"), features)?;
-        let names = file.names();
+        let norm = Norm::of(source, &name("embeddings.LayerNorm"), features)?;
+        let names = source.names();
         let is_there = |index: usize| {
             names.iter().any(|found| found.starts_with(&name(&format!("encoder.layer.{index}."))))
         };
-        let layer = |index: usize| Layer::of(file, &name(&format!("encoder.layer.{index}")), features);
+        let layer = |index: usize| Layer::of(source, &name(&format!("encoder.layer.{index}")), features);
         let layers = (0..).take_while(|&index| is_there(index)).map(layer).collect::<Result<_>>()?;
         Ok(Self { words, positions, norm, layers, heads })
     }
@@ -74,6 +134,11 @@ impl Bert {
     /// # Errors
     /// [`Error::Shape`] for no words, more than there are positions for, or one that is not in the vocabulary.
     pub fn embed(&self, words: &[u32]) -> Result<Vec<f32>> {
+        self.embed_heard(words, &mut |_, _| {})
+    }
+
+    /// The same, telling what each matrix is multiplied with.
+    pub(crate) fn embed_heard(&self, words: &[u32], heard: &mut Listener<'_>) -> Result<Vec<f32>> {
         let (_, features) = self.words.shape();
         let bound = self.positions.len() / features;
         if words.is_empty() || words.len() > bound {
@@ -86,7 +151,7 @@ impl Bert {
         }
         self.norm.apply(&mut x);
         for layer in &self.layers {
-            x = layer.run(&x, self.heads)?;
+            x = layer.run(&x, self.heads, heard)?;
         }
         let mut mean = vec![0.0; features];
         for x in x.chunks_exact(features) {
@@ -99,9 +164,9 @@ impl Bert {
 }
 
 impl Norm {
-    fn of(file: &PackedFile, name: &str, features: usize) -> Result<Self> {
+    fn of(source: &dyn Source, name: &str, features: usize) -> Result<Self> {
         let part = |part: &str| {
-            let (values, _) = dense(file, &format!("{name}.{part}"))?;
+            let (values, _) = source.floats(&format!("{name}.{part}"))?;
             let length = values.len();
             let wrong = Error::Shape { what: "length of a layer norm", value: length, bound: features };
             if length == features { Ok(values) } else { Err(wrong.in_tensor(name)) }
@@ -123,10 +188,12 @@ impl Norm {
 }
 
 impl Layer {
-    fn of(file: &PackedFile, name: &str, features: usize) -> Result<Self> {
+    fn of(source: &dyn Source, name: &str, features: usize) -> Result<Self> {
         let linear = |part: &str, inputs: usize| {
             let name = format!("{name}.{part}");
-            let linear = Linear::of(file, &name)?;
+            let (bias, _) = source.floats(&format!("{name}.bias"))?;
+            let linear = Linear::new(source.weights(&format!("{name}.weight"))?, bias)
+                .map_err(|error| error.in_tensor(&name))?;
             let (_, value) = linear.shape();
             let wrong = Error::Shape { what: "inputs of a layer", value, bound: inputs };
             if value == inputs { Ok(linear) } else { Err(wrong.in_tensor(&name)) }
@@ -134,26 +201,33 @@ impl Layer {
         let wide = linear("intermediate.dense", features)?;
         let narrow = linear("output.dense", wide.shape().0)?;
         Ok(Self {
+            name: name.to_owned(),
             query: linear("attention.self.query", features)?,
             key: linear("attention.self.key", features)?,
             value: linear("attention.self.value", features)?,
             attended: linear("attention.output.dense", features)?,
-            attended_norm: Norm::of(file, &format!("{name}.attention.output.LayerNorm"), features)?,
+            attended_norm: Norm::of(source, &format!("{name}.attention.output.LayerNorm"), features)?,
             wide,
             narrow,
-            norm: Norm::of(file, &format!("{name}.output.LayerNorm"), features)?,
+            norm: Norm::of(source, &format!("{name}.output.LayerNorm"), features)?,
         })
     }
 
-    fn run(&self, x: &[f32], heads: usize) -> Result<Vec<f32>> {
+    fn run(&self, x: &[f32], heads: usize, heard: &mut Listener<'_>) -> Result<Vec<f32>> {
+        let mut hear = |part: &str, x: &[f32]| heard(&format!("{}.{part}.weight", self.name), x);
+        ["query", "key", "value"].iter().for_each(|part| hear(&format!("attention.self.{part}"), x));
         let (query, key, value) = (self.query.run(x)?, self.key.run(x)?, self.value.run(x)?);
         let (features, words) = (self.attended_norm.scale.len(), x.len() / self.attended_norm.scale.len());
         let heads = Heads { queries: heads, keys: heads, size: features / heads };
-        let mut attended = self.attended.run(&heads.attend(&query, &key, &value, |_| words))?;
+        let mixed = heads.attend(&query, &key, &value, |_| words);
+        hear("attention.output.dense", &mixed);
+        let mut attended = self.attended.run(&mixed)?;
         attended.iter_mut().zip(x).for_each(|(y, x)| *y += x);
         self.attended_norm.apply(&mut attended);
+        hear("intermediate.dense", &attended);
         let mut wide = self.wide.run(&attended)?;
         wide.iter_mut().for_each(|x| *x = gelu(*x));
+        hear("output.dense", &wide);
         let mut y = self.narrow.run(&wide)?;
         y.iter_mut().zip(&attended).for_each(|(y, x)| *y += x);
         self.norm.apply(&mut y);

@@ -239,13 +239,16 @@ fn squared_error(quantized: &Quantized, weights: &[f32]) -> f64 {
     squares.sum()
 }
 
+/// What is added to the diagonal of second moments, relative to its mean.
+const DAMPING: f64 = 0.01;
+
 /// The second moments of a layer's inputs, from as many places of the images as are needed.
 fn moments(layer: &Layer, input: &Images) -> Factor {
     let columns = layer.weights() / layer.outputs();
     let mut moments = Moments::new(columns);
     let Kind::Convolution(window) = layer.kind else {
         moments.add(&input.values);
-        return moments.factor();
+        return moments.factor(DAMPING);
     };
     let [_, height, width] = input.shape;
     let positions = window.positions([height, width]).map_or(0, |[y, x]| y * x);
@@ -265,7 +268,7 @@ fn moments(layer: &Layer, input: &Images) -> Factor {
         let patches: Vec<Vec<f32>> = images.par_iter().enumerate().map(of).collect();
         moments.add(&patches.concat());
     }
-    moments.factor()
+    moments.factor(DAMPING)
 }
 
 impl Statistics {

@@ -8,13 +8,12 @@ use crate::grid::{Grid, Quantized, counts};
 use crate::kernel::Kernel;
 use crate::reference::PARTIALS;
 
-/// What is added to the diagonal of second moments, relative to its mean: directions that inputs never took are not free.
-const DAMPING: f64 = 0.01;
 /// Rounds with code lengths from the round before.
 const ROUNDS: usize = 2;
 
 /// The second moments of a layer's inputs, `E[x x^T]`, and what follows from them for rounding.
-pub(super) struct Moments {
+#[derive(Debug)]
+pub(crate) struct Moments {
     columns: usize,
     /// Sums of products, row-major; the lower triangle alone.
     sums: Vec<f64>,
@@ -22,7 +21,7 @@ pub(super) struct Moments {
 
 /// The upper factor `U` of the inverse of the moments, `U^T U`: column `j` rounded with an error `e` costs
 /// `(e / U[j][j])^2` once the columns behind it have moved by `-e U[j][k] / U[j][j]`.
-pub(super) struct Factor {
+pub(crate) struct Factor {
     columns: usize,
     upper: Vec<f32>,
 }
@@ -50,19 +49,24 @@ impl Moments {
         });
     }
 
-    /// The factor of the damped moments' inverse.
-    pub fn factor(mut self) -> Factor {
+    /// Columns of the matrix that inputs are multiplied with.
+    pub const fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// The factor of the damped moments' inverse. `damping` is added to the diagonal, relative to its mean: directions
+    /// that inputs never took are not free, the less so the fewer inputs there were.
+    pub fn factor(&self, damping: f64) -> Factor {
         let n = self.columns;
         let mean = (0..n).map(|i| self.sums[i * n + i]).sum::<f64>() / n as f64;
-        let damping = if mean > 0.0 { DAMPING * mean } else { 1.0 };
-        (0..n).for_each(|i| self.sums[i * n + i] += damping);
+        let damping = if mean > 0.0 { damping * mean } else { 1.0 };
         // With the order of columns reversed the lower factor `L` of the moments is, reversed again, an upper one of which
         // `U` is the inverse: no need to invert the moments themselves.
         let mut lower = vec![0.0; n * n];
         for i in 0..n {
             for j in 0..=i {
                 let (a, b) = (n - 1 - j, n - 1 - i);
-                lower[i * n + j] = self.sums[a * n + b];
+                lower[i * n + j] = self.sums[a * n + b] + if i == j { damping } else { 0.0 };
             }
         }
         cholesky(&mut lower, n);
@@ -202,8 +206,8 @@ mod tests {
         moments.add(&inputs[24 * 200..]);
         let mut damped: Vec<f64> = moments.sums.clone();
         let mean = (0..24).map(|i| damped[i * 25]).sum::<f64>() / 24.0;
-        (0..24).for_each(|i| damped[i * 25] += DAMPING * mean);
-        let factor = moments.factor();
+        (0..24).for_each(|i| damped[i * 25] += 0.01 * mean);
+        let factor = moments.factor(0.01);
         // U^T U times the moments is one.
         for i in 0..24 {
             for j in 0..24 {
@@ -225,7 +229,7 @@ mod tests {
         let mut moments = Moments::new(24);
         moments.add(&inputs);
         let grid = Grid::new(vec![0.4], 7).unwrap();
-        let factor = moments.factor();
+        let factor = moments.factor(0.01);
         let compensated = factor.round(&grid, &weights, 0.0);
         let mut nearest = compensated.clone();
         grid.quantize_row(0, &weights, &mut nearest.values);

@@ -5,6 +5,7 @@ use narrows::Path;
 use crate::error::{Error, Result};
 use crate::file::{PackedFile, Plain, Tensor};
 use crate::kernel::Kernel;
+use crate::lossless;
 use crate::matrix::Matrix;
 
 /// A matrix of weights, packed or dense.
@@ -38,9 +39,15 @@ pub fn dense(file: &PackedFile, name: &str) -> Result<(Vec<f32>, Vec<usize>)> {
         Tensor::Packed(matrix) => {
             (matrix.weights(0..matrix.rows()).map_err(in_tensor)?, matrix.shape().dims().to_vec())
         }
-        Tensor::Lossless(frame) => {
-            let tensor = narrows::decode(&frame).map_err(|error| in_tensor(error.into()))?;
-            (tensor.to_f32(), tensor.shape().dims().to_vec())
+        Tensor::Lossless(bytes) => {
+            let (_, dims) = lossless::described(&bytes).map_err(in_tensor)?;
+            let mut values = Vec::new();
+            lossless::decode(&bytes, |part| {
+                values.extend(part.to_f32());
+                Ok(())
+            })
+            .map_err(in_tensor)?;
+            (values, dims)
         }
         Tensor::Plain(plain) if plain.float().is_some() => read(&plain),
         Tensor::Plain(_) => return Err(in_tensor(Error::container("its elements are not floats"))),

@@ -1,10 +1,10 @@
 //! Networks that run from packed files: what is packed stays packed, in the mapped file.
 
 mod attention;
-mod bert;
+pub(crate) mod bert;
 mod calibrate;
 mod classifier;
-mod compensate;
+pub(crate) mod compensate;
 mod conv;
 mod images;
 mod linear;

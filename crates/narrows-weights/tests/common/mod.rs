@@ -38,3 +38,13 @@ pub fn laplace(rows: usize, columns: usize, bins: u16, scale: f64, seed: u64) ->
     let steps = (0..if seed.is_multiple_of(2) { rows } else { 1 }).map(|row| 0.01 + row as f32 * 0.003);
     Quantized { values, grid: Grid::new(steps.collect(), bins).unwrap(), rows, columns }
 }
+
+/// The same with more than half of all runs of nine columns zero, as convolutions have them.
+pub fn patches(rows: usize, columns: usize, bins: u16, scale: f64, seed: u64) -> Quantized {
+    let mut quantized = laplace(rows, columns, bins, scale, seed);
+    let mut random = Random(seed + 1);
+    for row in quantized.values.chunks_exact_mut(columns) {
+        row.chunks_mut(9).filter(|_| random.below(5) < 3).for_each(|run| run.fill(0));
+    }
+    quantized
+}

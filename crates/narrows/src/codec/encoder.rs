@@ -2,7 +2,7 @@
 
 use super::lossless;
 use super::options::{CoderChoice, EncodeOptions, LayoutChoice, Reshape};
-use super::plan::Plan;
+use super::plan::{Counting, Plan};
 use super::stream::StreamWriter;
 use crate::cpu::Path;
 use crate::error::Result;
@@ -164,17 +164,34 @@ impl Encoder {
     }
 
     fn quantize<T: Element>(&mut self, elements: &[T], planes: &Planes) -> Result<Quantized> {
+        let sampling = self.sampling(elements.len());
         let fixed = self.options.profile.as_ref().map(|profile| Quantizer::Fixed(*profile.affine()));
         let quantizer = fixed.as_ref().unwrap_or(&self.options.quantizer);
         let dequantizer = self.dequantizer.get_or_insert_with(|| Dequantizer::PerChannel(Vec::new()));
-        let tally = if fixed.is_none() { Some(&mut self.tally) } else { None };
+        let tally = if fixed.is_none() && sampling.is_none() { Some(&mut self.tally) } else { None };
         let output = Output { symbols: &mut self.symbols, tally, dequantizer };
         let quantized =
             quantize::quantize(self.path, quantizer, elements, planes, output, &mut self.scratch)?;
-        if let (Quantized::Symbols { .. }, None) = (&quantized, &fixed) {
-            self.tally.finish(self.path, &mut self.counts);
+        if let (Quantized::Symbols { ends }, None) = (&quantized, &fixed) {
+            match sampling {
+                None => self.tally.finish(self.path, &mut self.counts),
+                Some((every, alphabet)) => {
+                    let ends = ends.unwrap_or([0, (alphabet - 1) as u8]);
+                    self.tally.sample(&self.symbols, alphabet, (every, ends), &mut self.counts);
+                }
+            }
         }
         Ok(quantized)
+    }
+
+    /// One symbol in how many is counted, if not all are, and the alphabet.
+    fn sampling(&self, symbols: usize) -> Option<(usize, usize)> {
+        let (Quantizer::Aiq { bits, .. } | Quantizer::PerChannel { bits, .. }) = self.options.quantizer
+        else {
+            return None;
+        };
+        let every = Counting::of(self.options.target).every_for_one_table(symbols, 1 << bits);
+        (every > 1).then_some((every, 1 << bits))
     }
 
     fn encode_symbols<T: Element>(
@@ -184,8 +201,27 @@ impl Encoder {
         ends: Option<[u8; 2]>,
         frame: &mut Vec<u8>,
     ) {
+        let start = frame.len();
+        let as_expected =
+            self.encode_planned::<T>(shape, planes, (ends, Counting::of(self.options.target)), frame);
+        if !as_expected {
+            let alphabet = self.counts.len();
+            self.tally.count(self.path, &self.symbols, alphabet, &mut self.counts);
+            frame.truncate(start);
+            self.encode_planned::<T>(shape, planes, (ends, Counting::Exact), frame);
+        }
+    }
+
+    /// Plan and write; false if that took far more bytes than a sample led to expect.
+    fn encode_planned<T: Element>(
+        &mut self,
+        shape: &Shape,
+        planes: &Planes,
+        (ends, counting): (Option<[u8; 2]>, Counting),
+        frame: &mut Vec<u8>,
+    ) -> bool {
         let alphabet = self.dequantizer.as_ref().map_or(2, |map| usize::from(map.levels()));
-        let chosen = self.plan(planes, alphabet, ends);
+        let chosen = self.plan(planes, alphabet, (ends, counting));
         let (layout, nonzeros) = match chosen {
             Chosen::Order0 => (Layout::Natural, 0),
             Chosen::Neighbours => (Layout::Planes, 0),
@@ -199,25 +235,40 @@ impl Encoder {
             // Its memory serves the next tensor.
             self.dequantizer = Some(dequantizer);
         }
-        match chosen {
-            Chosen::Order0 => self.writer.write(&self.symbols, &self.order_0, &self.order_0.model, frame),
+        let plan = match chosen {
+            Chosen::Order0 => {
+                let plan = &self.order_0;
+                self.writer.write(&self.symbols, plan, &plan.model, frame);
+                plan
+            }
             Chosen::Neighbours => {
                 let plan = &self.neighbours;
                 plan.rows.gather(self.path, planes, &self.symbols, &mut self.coded);
                 let model = self.options.profile.as_ref().map_or(&plan.model, |profile| profile.model());
                 self.writer.write(&self.coded, plan, model, frame);
+                plan
             }
             Chosen::Csr { .. } => {
                 let csr = &self.csr;
                 self.writer.write(&csr.concatenated, &csr.plan, &csr.plan.model, frame);
+                &csr.plan
             }
+        };
+        let as_expected = !plan.is_surprised(self.writer.payload());
+        if as_expected {
+            frame::write_checksum(frame, 0);
         }
-        frame::write_checksum(frame, 0);
+        as_expected
     }
 
     /// Plan every layout the options allow and choose the smallest.
     /// `ends` are the least and the greatest symbol, if the quantiser knows.
-    fn plan(&mut self, planes: &Planes, alphabet: usize, ends: Option<[u8; 2]>) -> Chosen {
+    fn plan(
+        &mut self,
+        planes: &Planes,
+        alphabet: usize,
+        (ends, counting): (Option<[u8; 2]>, Counting),
+    ) -> Chosen {
         let natural = Order::Natural(self.symbols.len());
         if self.options.profile.is_some() {
             return self.plan_profile(planes, alphabet, ends);
@@ -225,20 +276,22 @@ impl Encoder {
         if let LayoutChoice::CsrJoint(reshape) | LayoutChoice::CsrSeparate(reshape) = self.options.layout {
             return self.plan_csr(alphabet, reshape);
         }
-        if let Some(symbol) = self.counts.iter().position(|&n| n as usize == self.symbols.len()) {
+        let only = ends.filter(|[least, greatest]| least == greatest).map(|[symbol, _]| usize::from(symbol));
+        let all = || self.counts.iter().position(|&n| n as usize == self.symbols.len());
+        if let Some(symbol) = only.or_else(all) {
             self.order_0.set_constant(natural, alphabet, symbol);
             return Chosen::Order0;
         }
-        let target = self.options.target;
+        let how = (self.options.target, counting);
         let options = &self.options;
         let plan = &mut self.order_0;
         match options.coder {
             CoderChoice::Packed => plan.set_packed(natural, alphabet),
             CoderChoice::Tans { state_bits } => {
-                plan.set_order_0(CoderChoice::tans(state_bits, &self.counts), natural, &self.counts, target);
+                plan.set_order_0(CoderChoice::tans(state_bits, &self.counts), natural, &self.counts, how);
             }
-            CoderChoice::Auto => plan.set_free_order_0(natural, &self.counts, target),
-            CoderChoice::Rans => plan.set_order_0(Coder::Rans, natural, &self.counts, target),
+            CoderChoice::Auto => plan.set_free_order_0(natural, &self.counts, how),
+            CoderChoice::Rans => plan.set_order_0(Coder::Rans, natural, &self.counts, how),
         }
         let with_contexts = matches!(options.coder, CoderChoice::Auto | CoderChoice::Rans)
             && match options.layout {
@@ -246,7 +299,8 @@ impl Encoder {
                 layout => layout == LayoutChoice::Planes,
             };
         if with_contexts {
-            self.neighbours.set_neighbours(self.path, &self.symbols, planes, alphabet, target);
+            let symbols = (self.symbols.as_slice(), self.counts.as_slice());
+            self.neighbours.set_neighbours(self.path, symbols, planes, how);
             let forced = self.options.layout == LayoutChoice::Planes;
             if forced || self.neighbours.bytes() < self.order_0.bytes() {
                 return self.or_packed(Chosen::Neighbours, natural, alphabet);
@@ -304,7 +358,7 @@ impl Encoder {
             histogram::count(self.path, concatenated, alphabet, counts);
             match counts.iter().position(|&n| n as usize == concatenated.len()) {
                 Some(symbol) => plan.set_constant(order, alphabet, symbol),
-                None => plan.set_order_0(Coder::Rans, order, counts, target),
+                None => plan.set_order_0(Coder::Rans, order, counts, (target, Counting::Exact)),
             }
             Layout::CsrJoint { rows }
         };
@@ -351,7 +405,7 @@ impl Encoder {
             return Ok(Estimate { bytes, entropy_bits: 0.0, model_bytes: 0, tables: 0, lanes: 0, chunks: 0 });
         };
         let alphabet = self.dequantizer.as_ref().map_or(2, |map| usize::from(map.levels()));
-        let chosen = self.plan(&planes, alphabet, ends);
+        let chosen = self.plan(&planes, alphabet, (ends, Counting::of(self.options.target)));
         if let (Chosen::Neighbours, Some(profile)) = (chosen, &self.options.profile) {
             self.neighbours.count_profile(self.path, &self.symbols, &planes, profile.model());
         }

@@ -5,7 +5,7 @@
 //! other element has that exponent, the mantissa planes leave them out.
 
 use super::options::EncodeOptions;
-use super::plan::Plan;
+use super::plan::{Counting, Plan};
 use super::stream::{StreamReader, StreamWriter};
 use crate::cpu::Path;
 use crate::error::{Error, Result};
@@ -132,7 +132,8 @@ impl Planner {
         if planes.positions() == 1 || self.plan.coder == Coder::Constant {
             return false;
         }
-        self.neighbours.set_neighbours(path, &self.exponents, planes, alphabet, options.target);
+        let symbols = (self.exponents.as_slice(), self.counts.as_slice());
+        self.neighbours.set_neighbours(path, symbols, planes, (options.target, Counting::Exact));
         if self.neighbours.bytes() >= self.plan.bytes() {
             return false;
         }
@@ -155,7 +156,7 @@ fn plan_natural(
     if let Some(symbol) = counts.iter().position(|&n| n as usize == symbols.len()) {
         return plan.set_constant(order, alphabet, symbol);
     }
-    plan.set_order_0(Coder::Rans, order, counts, options.target);
+    plan.set_order_0(Coder::Rans, order, counts, (options.target, Counting::Exact));
     let coded = plan.bytes();
     let packed = 1.0 + (symbols.len() * alphabet.ilog2() as usize).div_ceil(8) as f64;
     if packed <= coded {

@@ -26,8 +26,50 @@ const SPEEDY_ROWS: usize = 32;
 const SPEEDY_STATE_BITS: u32 = 6;
 /// How many times the bytes of rANS they may take.
 const SPEEDY_BYTES: f64 = 1.025;
+/// Probability bits of [coarse](Plan) tables.
+const COARSE_BITS: u32 = 12;
 /// Bits of a table entry, for deciding which classes to merge before tables exist.
 const BITS_PER_ENTRY: f64 = 4.5;
+/// Symbols of a sample, at least, for [`Target::Speed`].
+const SAMPLE: usize = 1 << 14;
+/// A sample is at least one symbol in this many.
+const RAREST: usize = 16;
+/// The largest alphabet whose symbols are counted faster than one by one, so that a sample gains nothing.
+const COUNTED_AT_ONCE: usize = 64;
+/// About how many bins of a neighbours' sum a sample tells apart, for large alphabets: merging goes by the table entry.
+const SAMPLED_BINS: usize = 16;
+/// Alphabets beyond this have their bins told apart less finely.
+const FEW_SYMBOLS: usize = 32;
+/// Bits that a table entry seems to save in each symbol of a sample, where there is nothing to save: `log2(e) / 2`.
+const BITS_OF_CHANCE: f64 = 0.72;
+/// How much larger a payload may be than a sample led to expect, at most: relative, and bytes.
+const SURPRISE: (f64, f64) = (1.05, 64.0);
+
+/// Which symbols are looked at for tables and contexts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counting {
+    /// All.
+    Exact,
+    /// A sample, where counting takes one step for each symbol and there are many.
+    Sampled,
+}
+
+impl Counting {
+    /// What suits a target.
+    pub(crate) fn of(target: Target) -> Self {
+        if target == Target::Speed { Self::Sampled } else { Self::Exact }
+    }
+
+    /// One symbol in how many is counted, for one table.
+    pub(crate) fn every_for_one_table(self, symbols: usize, alphabet: usize) -> usize {
+        if alphabet > COUNTED_AT_ONCE { self.every(symbols) } else { 1 }
+    }
+
+    /// One symbol in how many is counted, for neighbour contexts or where counting takes one step for each.
+    fn every(self, symbols: usize) -> usize {
+        if self == Self::Sampled { (symbols / SAMPLE).clamp(1, RAREST) } else { 1 }
+    }
+}
 
 /// How one stream will be coded.
 pub(crate) struct Plan {
@@ -44,6 +86,10 @@ pub(crate) struct Plan {
     pub(crate) symbol: usize,
     /// What the model expects the symbols to cost.
     pub(crate) symbol_bits: f64,
+    /// Whether that is an estimate, from a sample of the symbols.
+    sampled: bool,
+    /// Whether frequencies are multiples of four, which makes decoding of many kinds of symbols faster.
+    coarse: bool,
     /// Symbols counted by table.
     counts: Vec<u32>,
     bins: BinCounter,
@@ -64,6 +110,8 @@ impl Default for Plan {
             from_profile: false,
             symbol: 0,
             symbol_bits: 0.0,
+            sampled: false,
+            coarse: false,
             counts: Vec::new(),
             bins: BinCounter::default(),
             edges: Vec::new(),
@@ -81,6 +129,7 @@ impl Plan {
         self.chunk_rows = self.rows.count().max(1);
         self.model_bytes.clear();
         self.from_profile = false;
+        (self.sampled, self.coarse) = (false, false);
     }
 
     /// All symbols are `symbol`.
@@ -97,8 +146,19 @@ impl Plan {
     }
 
     /// One table for all symbols, which `counts` counts.
-    pub(crate) fn set_order_0(&mut self, coder: Coder, order: Order, counts: &[u32], target: Target) {
+    pub(crate) fn set_order_0(
+        &mut self,
+        coder: Coder,
+        order: Order,
+        counts: &[u32],
+        (target, counting): (Target, Counting),
+    ) {
         self.start(coder, order, counts.len());
+        self.sampled = counting.every_for_one_table(order.symbols(), counts.len()) > 1;
+        self.coarse = target == Target::Speed
+            && coder == Coder::Rans
+            && coder.probability_bits(counts.len()) == COARSE_BITS + 2
+            && order.symbols() >= rans::COARSE_FROM;
         self.model.context = Context::None;
         self.counts.clear();
         self.counts.extend_from_slice(counts);
@@ -108,33 +168,40 @@ impl Plan {
 
     /// One table for all symbols, and the coder that suits the target: rANS, or for [`Target::Speed`] tANS where that costs
     /// little. Its row is two or three look-ups, and decodes about twice as fast on every path.
-    pub(crate) fn set_free_order_0(&mut self, order: Order, counts: &[u32], target: Target) {
-        self.set_order_0(Coder::Rans, order, counts, target);
+    pub(crate) fn set_free_order_0(&mut self, order: Order, counts: &[u32], how: (Target, Counting)) {
+        self.set_order_0(Coder::Rans, order, counts, how);
         let tans = CoderChoice::tans(SPEEDY_STATE_BITS, counts);
-        if target != Target::Speed || tans != (Coder::Tans { state_bits: SPEEDY_STATE_BITS }) {
+        if how.0 != Target::Speed || tans != (Coder::Tans { state_bits: SPEEDY_STATE_BITS }) {
             return;
         }
         let most = SPEEDY_BYTES * self.bytes();
-        self.set_order_0(tans, order, counts, target);
+        self.set_order_0(tans, order, counts, how);
         if self.bytes() > most {
-            self.set_order_0(Coder::Rans, order, counts, target);
+            self.set_order_0(Coder::Rans, order, counts, how);
         }
     }
 
-    /// Neighbour contexts over plane order; `symbols` are in row-major order.
+    /// Neighbour contexts over plane order; `symbols` are in row-major order, and `all` counts them, as far as they
+    /// [are counted](Counting).
     pub(crate) fn set_neighbours(
         &mut self,
         path: Path,
-        symbols: &[u8],
+        (symbols, all): (&[u8], &[u32]),
         planes: &Planes,
-        alphabet: usize,
-        target: Target,
+        (target, counting): (Target, Counting),
     ) {
-        let order = Order::Planes(*planes);
+        let (order, alphabet) = (Order::Planes(*planes), all.len());
         self.start(Coder::Rans, order, alphabet);
         let rows = order.rows(rans::MAX_LANES);
+        let every = counting.every(symbols.len());
         let symbols = Neighbours { natural: symbols, planes, rows: &rows };
+        if every > 1 {
+            return self.sample_neighbours(path, &symbols, (every, all), target);
+        }
         self.bins.count(path, &symbols, alphabet, &mut self.counts);
+        if counting == Counting::Sampled {
+            self.join_bins();
+        }
         let classes = Classes::merge(alphabet, &mut self.counts, BITS_PER_ENTRY);
         self.model.context = Context::Neighbours(classes);
         self.fit_tables();
@@ -145,6 +212,48 @@ impl Plan {
             self.bins.cut(path, &symbols, self.chunk_rows, (classes, alphabet), &mut self.counts);
             self.fit_tables();
         }
+    }
+
+    /// As [`Plan::set_neighbours`], of one symbol in `every`, where `all` says which symbols there are.
+    fn sample_neighbours(
+        &mut self,
+        path: Path,
+        symbols: &Neighbours<'_>,
+        (every, all): (usize, &[u32]),
+        target: Target,
+    ) {
+        self.sampled = true;
+        self.bins.sample(path, symbols, self.alphabet, every, &mut self.counts);
+        self.counts.iter_mut().for_each(|n| *n *= every as u32);
+        self.join_bins();
+        let bits_per_entry = BITS_PER_ENTRY + BITS_OF_CHANCE * every as f64;
+        let classes = Classes::merge(self.alphabet, &mut self.counts, bits_per_entry);
+        self.model.context = Context::Neighbours(classes);
+        for counts in self.counts.chunks_exact_mut(self.alphabet) {
+            counts.iter_mut().zip(all).filter(|(n, all)| **n == 0 && **all > 0).for_each(|(n, _)| *n = 1);
+        }
+        self.fit_tables();
+        self.arrange(target);
+    }
+
+    /// Add up neighbouring bins of large alphabets, whose merging would take longer than coding.
+    fn join_bins(&mut self) {
+        if self.alphabet > FEW_SYMBOLS {
+            let together = Classes::bins(self.alphabet) / SAMPLED_BINS * self.alphabet;
+            // Bins left empty join the one before them.
+            for bins in self.counts.chunks_mut(together) {
+                let (first, others) = bins.split_at_mut(self.alphabet);
+                for bin in others.chunks_exact_mut(self.alphabet) {
+                    first.iter_mut().zip(&mut *bin).for_each(|(sum, n)| *sum += std::mem::take(n));
+                }
+            }
+        }
+    }
+
+    /// Whether a payload of `bytes` is so much larger than expected that the sample was a bad one.
+    pub(crate) fn is_surprised(&self, bytes: usize) -> bool {
+        let lanes = self.bytes_per_lane() * self.lanes_in_all_chunks() as f64;
+        self.sampled && bytes as f64 > SURPRISE.0 * (self.symbol_bits / 8.0 + lanes) + SURPRISE.1
     }
 
     /// Tables by segment; `coded` holds the symbols.
@@ -214,19 +323,29 @@ impl Plan {
     fn fit_tables(&mut self) {
         let bits = self.coder.probability_bits(self.alphabet);
         let entries = self.counts.iter().filter(|&&n| n > 0).count();
-        let mantissa = coding::mantissa_bits(self.order.symbols(), entries);
+        let mantissa =
+            if self.coarse { COARSE_BITS } else { coding::mantissa_bits(self.order.symbols(), entries) };
         let scale = Scale { bits, mantissa };
         self.weights.clear();
         for counts in self.counts.chunks_exact(self.alphabet) {
             let total = counts.iter().map(|&n| u64::from(n)).sum::<u64>();
             let first = self.weights.len();
-            self.weights.extend(counts.iter().map(|&n| coding::weight(n, total.max(1), scale)));
+            if self.coarse {
+                coding::coarse_weights(counts, 1 << COARSE_BITS, &mut self.weights);
+            } else {
+                self.weights.extend(counts.iter().map(|&n| coding::weight(n, total.max(1), scale)));
+            }
             if total == 0 {
                 self.weights[first] = 1;
             }
         }
         let tables = self.model.tables_mut().iter_mut();
-        for (table, weights) in tables.zip(self.weights.chunks_exact(self.alphabet)) {
+        for (table, weights) in tables.zip(self.weights.chunks_exact_mut(self.alphabet)) {
+            if self.coarse {
+                // Weights that add up to a quarter of the frequencies' sum make frequencies four times as large.
+                table.normalize(weights, COARSE_BITS).expect("alphabets are no larger than tables");
+                weights.iter_mut().zip(table.frequencies()).for_each(|(w, &f)| *w = f.into());
+            }
             table.normalize(weights, bits).expect("alphabets are no larger than tables");
         }
         self.symbol_bits = self.model.cost_bits(&self.counts);

@@ -52,6 +52,11 @@ impl StreamWriter {
         out.extend_from_slice(&self.payload);
     }
 
+    /// Bytes of the payload written last.
+    pub(crate) fn payload(&self) -> usize {
+        self.payload.len()
+    }
+
     fn write_rans<S: Symbol>(&mut self, coded: &[S], plan: &Plan, model: &Model) {
         let output = rans::Output { payload: &mut self.payload, lengths: &mut self.lengths };
         #[cfg(feature = "rayon")]
@@ -173,6 +178,18 @@ impl StreamReader {
         profile: Option<&Model>,
         coded: &mut Vec<S>,
     ) -> Result<StreamHeader> {
+        self.read_telling(cursor, expected, profile, coded, None)
+    }
+
+    /// As [`StreamReader::read`], telling of bytes as soon as they are decoded.
+    pub(crate) fn read_telling<S: Symbol>(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        expected: &Expected,
+        profile: Option<&Model>,
+        coded: &mut Vec<S>,
+        mut progress: Option<rans::Progress<'_>>,
+    ) -> Result<StreamHeader> {
         let header = self.read_header(cursor, expected, profile)?;
         let payload = cursor.take("payload", header.bytes.payload())?;
         // What was there before is written over.
@@ -184,15 +201,15 @@ impl StreamReader {
             Coder::Rans => {
                 let input = rans::Input { payload, lengths: &self.lengths };
                 let run = Run::all(&header.rows, header.chunk_rows);
-                #[cfg(not(feature = "rayon"))]
-                let result = self.rans.decode(self.path, input, &run, model, coded);
                 #[cfg(feature = "rayon")]
                 let result = if self.threads > 1 {
                     let how = (self.path, self.threads);
                     self.workers.decode(how, input, (&header.rows, header.chunk_rows), model, coded)
                 } else {
-                    self.rans.decode(self.path, input, &run, model, coded)
+                    self.rans.decode_telling(self.path, input, &run, model, coded, progress.take())
                 };
+                #[cfg(not(feature = "rayon"))]
+                let result = self.rans.decode_telling(self.path, input, &run, model, coded, progress.take());
                 result.map_err(|(chunk, what)| corrupt(chunk)(what))?;
             }
             Coder::Tans { .. } => {
@@ -208,6 +225,10 @@ impl StreamReader {
                 tans::decode(self.path, coded, order, &self.machine, payload, &self.lengths)
                     .map_err(|(chunk, what)| corrupt(chunk)(what))?;
             }
+        }
+        // What was not told of on the way.
+        if let (Some(progress), Some(coded)) = (progress, S::as_bytes_mut(coded)) {
+            progress(0..coded.len(), coded);
         }
         Ok(header)
     }

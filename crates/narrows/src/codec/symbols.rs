@@ -1,7 +1,7 @@
 //! Symbols that are already quantised, without a frame around them.
 
 use super::options::{CoderChoice, Target};
-use super::plan::Plan;
+use super::plan::{Counting, Plan};
 use super::stream::{StreamReader, StreamWriter};
 use crate::bits::width_of;
 use crate::cpu::Path;
@@ -122,39 +122,58 @@ impl SymbolEncoder {
         if value != bound {
             return Err(Error::Shape { what: "number of symbols", value, bound });
         }
-        let largest = largest(self.path, symbols);
-        if usize::from(largest) >= alphabet {
-            let (value, bound) = (usize::from(largest), alphabet - 1);
+        let ends = ends(self.path, symbols);
+        if usize::from(ends[1]) >= alphabet {
+            let (value, bound) = (usize::from(ends[1]), alphabet - 1);
             return Err(Error::Shape { what: "largest symbol", value, bound });
         }
         self.coder.check(matches!(order, Order::Natural(_)))?;
-        stream.clear();
-        self.tally.count(self.path, symbols, alphabet, &mut self.counts);
-        self.plan(symbols, order, alphabet);
-        let Self { coded, plan, writer, .. } = self;
-        let in_planes = plan.coder == Coder::Rans && matches!(order, Order::Planes(_));
-        writer.write(if in_planes { coded } else { symbols }, plan, &plan.model, stream);
+        self.encode_counted(symbols, layout.0, ends, Counting::of(self.target), stream);
+        if self.plan.is_surprised(self.writer.payload()) {
+            self.encode_counted(symbols, layout.0, ends, Counting::Exact, stream);
+        }
         Ok(())
     }
 
-    /// Plan the stream of `symbols`, which are counted; symbols in plane order are left in `coded`.
-    fn plan(&mut self, symbols: &[u8], order: Order, alphabet: usize) {
+    fn encode_counted(
+        &mut self,
+        symbols: &[u8],
+        Expected { alphabet, order }: Expected,
+        ends: [u8; 2],
+        counting: Counting,
+        stream: &mut Vec<u8>,
+    ) {
+        stream.clear();
+        match counting.every_for_one_table(symbols.len(), alphabet) {
+            1 => self.tally.count(self.path, symbols, alphabet, &mut self.counts),
+            every => self.tally.sample(symbols, alphabet, (every, ends), &mut self.counts),
+        }
+        self.plan(symbols, order, ends, counting);
+        let Self { coded, plan, writer, .. } = self;
+        let in_planes = plan.coder == Coder::Rans && matches!(order, Order::Planes(_));
+        writer.write(if in_planes { coded } else { symbols }, plan, &plan.model, stream);
+    }
+
+    /// Plan the stream of `symbols`, which are counted and of which none lies outside `ends`; symbols in plane order
+    /// are left in `coded`.
+    fn plan(&mut self, symbols: &[u8], order: Order, ends: [u8; 2], counting: Counting) {
         let natural = Order::Natural(symbols.len());
         let Self { target, coder, path, counts, coded, plan, .. } = self;
-        if let Some(symbol) = counts.iter().position(|&n| n as usize == symbols.len()) {
-            return plan.set_constant(natural, alphabet, symbol);
+        let (alphabet, how) = (counts.len(), (*target, counting));
+        if ends[0] == ends[1] {
+            return plan.set_constant(natural, alphabet, ends[0].into());
         }
         match (*coder, order) {
             (CoderChoice::Packed, _) => plan.set_packed(natural, alphabet),
             (CoderChoice::Tans { state_bits }, _) => {
-                plan.set_order_0(CoderChoice::tans(state_bits, counts), natural, counts, *target);
+                plan.set_order_0(CoderChoice::tans(state_bits, counts), natural, counts, how);
             }
             (_, Order::Planes(planes)) => {
-                plan.set_neighbours(*path, symbols, &planes, alphabet, *target);
+                plan.set_neighbours(*path, (symbols, counts.as_slice()), &planes, how);
                 plan.rows.gather(*path, &planes, symbols, coded);
             }
-            (CoderChoice::Auto, Order::Natural(_)) => plan.set_free_order_0(natural, counts, *target),
-            _ => plan.set_order_0(Coder::Rans, natural, counts, *target),
+            (CoderChoice::Auto, Order::Natural(_)) => plan.set_free_order_0(natural, counts, how),
+            _ => plan.set_order_0(Coder::Rans, natural, counts, how),
         }
         let packed = 1 + (symbols.len() * width_of(alphabet) as usize).div_ceil(8);
         if *coder == CoderChoice::Auto && (packed as f64) < plan.bytes() {
@@ -164,13 +183,19 @@ impl SymbolEncoder {
 }
 
 #[inline(always)]
-fn largest_plain(symbols: &[u8]) -> u8 {
-    symbols.iter().fold(0, |largest, &symbol| symbol.max(largest))
+fn ends_plain(symbols: &[u8]) -> [u8; 2] {
+    let mut ends = [symbols.first().copied().unwrap_or(0); 2];
+    // Read twice, each time in vectors, while they are in the first-level cache.
+    for block in symbols.chunks(1 << 14) {
+        ends[0] = block.iter().fold(ends[0], |least, &symbol| symbol.min(least));
+        ends[1] = block.iter().fold(ends[1], |largest, &symbol| symbol.max(largest));
+    }
+    ends
 }
 
 for_paths! {
-    /// The largest symbol; 0 if there is none.
-    fn largest(symbols: &[u8]) -> u8 = largest_plain
+    /// The least and the largest symbol; zeros if there is none.
+    fn ends(symbols: &[u8]) -> [u8; 2] = ends_plain
 }
 
 /// Undoes [`SymbolEncoder`]; keeps its buffers. Safe on any bytes.

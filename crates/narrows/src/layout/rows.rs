@@ -86,12 +86,15 @@ impl Rows {
             });
         }
         for group in self.groups() {
-            let coded = &mut coded[group.symbols(self.positions)];
+            let symbols = group.symbols(self.positions);
+            // What comes after a group is written later, if at all.
+            let coded = &mut coded[symbols.start..];
             if planes.channels_last() {
+                let coded = &mut coded[..symbols.len()];
                 copy_rows(path, &natural[group.first..], planes.channels(), coded, group.width, group.width);
             } else {
-                let planes = &natural[group.symbols(self.positions)];
-                transpose::planes_to_rows(path, planes, self.positions, coded);
+                let shape = (group.width, self.positions);
+                transpose::planes_to_rows(path, &natural[symbols.start..], shape, coded);
             }
         }
     }
@@ -109,7 +112,8 @@ impl Rows {
         }
     }
 
-    /// The part of [`Rows::scatter`] that concerns one group.
+    /// The part of [`Rows::scatter`] that concerns one group. What comes after it is unspecified then: groups are
+    /// scattered in order.
     pub(crate) fn scatter_group(
         &self,
         path: Path,
@@ -118,13 +122,14 @@ impl Rows {
         coded: &[u8],
         natural: &mut [u8],
     ) {
-        let coded = &coded[group.symbols(self.positions)];
+        let symbols = group.symbols(self.positions);
         if planes.channels_last() {
+            let coded = &coded[symbols];
             let natural = &mut natural[group.first..];
             copy_rows(path, coded, group.width, natural, planes.channels(), group.width);
         } else {
-            let planes = &mut natural[group.symbols(self.positions)];
-            transpose::rows_to_planes(path, coded, self.positions, planes);
+            let shape = (group.width, self.positions);
+            transpose::rows_to_planes(path, &coded[symbols.start..], shape, &mut natural[symbols.start..]);
         }
     }
 

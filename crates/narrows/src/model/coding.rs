@@ -46,6 +46,21 @@ pub fn weight(count: u32, total: u64, Scale { bits, mantissa }: Scale) -> u32 {
     ((((scaled >> (dropped - 1)) + 1) >> 1) << (dropped - 16)) as u32
 }
 
+/// Weights of about `room` in all, for as many symbols at most: 1 for those that would have less, the rest in
+/// proportion.
+pub(crate) fn coarse_weights(counts: &[u32], room: u64, weights: &mut Vec<u32>) {
+    let total: u64 = counts.iter().map(|&n| u64::from(n)).sum();
+    let is_rare = |n: u32| u64::from(n) * room < total;
+    let rare = counts.iter().filter(|&&n| n > 0 && is_rare(n)).count() as u64;
+    let common: u64 = counts.iter().filter(|&&n| !is_rare(n)).map(|&n| u64::from(n)).sum();
+    let weight = |n: u32| match n {
+        0 => 0,
+        n if is_rare(n) => 1,
+        n => ((u64::from(n) * (room - rare) + common / 2) / common).max(1) as u32,
+    };
+    weights.extend(counts.iter().map(|&n| weight(n)));
+}
+
 /// Write the weights of `tables` tables (`weights` holds one after the other), made by [`weight`] with
 /// the same scale.
 pub fn write(weights: &[u32], tables: usize, scale: Scale, bits: &mut BitWriter<'_>) {
@@ -205,6 +220,22 @@ mod tests {
                 expected.normalize(weights, bits).unwrap();
                 prop_assert_eq!(table, &expected);
             }
+        }
+
+        #[test]
+        fn coarse_weights_make_frequencies_that_are_multiples(
+            mut counts in prop::collection::vec(prop_oneof![Just(0_u32), 1..5_u32, 1..200_000_u32], 33..257),
+        ) {
+            counts[7] = counts[7].max(1);
+            counts[8] = counts[8].max(1);
+            let mut weights = Vec::new();
+            coarse_weights(&counts, 1 << 12, &mut weights);
+            prop_assert!(counts.iter().zip(&weights).all(|(&n, &w)| (n > 0) == (w > 0)));
+            let mut table = Table::default();
+            table.normalize(&weights, 12).unwrap();
+            let quarter: Vec<u32> = table.frequencies().iter().map(|&f| f.into()).collect();
+            table.normalize(&quarter, 14).unwrap();
+            prop_assert!(quarter.iter().zip(table.frequencies()).all(|(&q, &f)| 4 * q == u32::from(f)));
         }
 
         #[test]

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::layout::{Planes, Rows};
 use crate::model::tally::Tally;
 use crate::tensor::Element;
-use values::Values;
+pub(crate) use values::Values;
 
 /// How much of a tensor's range a quantiser covers; what lies outside is moved to the nearest end.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

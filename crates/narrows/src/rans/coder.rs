@@ -18,9 +18,10 @@ use crate::cpu::Path;
 use crate::layout::Rows;
 use crate::model::{Model, chunks};
 
-/// Call `$call::<LEVELS, CLASS_BITS>(...)` with the bits of a kernel; `$of_slots` are the levels of [`Kernel::OfSlots`].
+/// Call `$call::<LEVELS, CLASS_BITS>(...)` with the bits of a kernel; `$of_slots` and `$of_coarse` are the levels of
+/// [`Kernel::OfSlots`] and [`Kernel::OfCoarseSlots`].
 macro_rules! with_bits {
-    ($kernel:expr, $of_slots:literal, $coder:ident . $call:ident :: <_, _> ( $($argument:expr),* )) => {
+    ($kernel:expr, [$of_slots:literal, $of_coarse:literal], $coder:ident . $call:ident :: <_, _> ( $($argument:expr),* )) => {
         match $kernel {
             Kernel::Of8 => $coder.$call::<3, 0>($($argument),*),
             Kernel::Of16 => $coder.$call::<4, 0>($($argument),*),
@@ -29,6 +30,7 @@ macro_rules! with_bits {
             Kernel::Of256 => $coder.$call::<8, 0>($($argument),*),
             // Encoders know the symbol.
             Kernel::OfSlots => $coder.$call::<$of_slots, 0>($($argument),*),
+            Kernel::OfCoarseSlots => $coder.$call::<$of_coarse, 0>($($argument),*),
             Kernel::Of8In8 => $coder.$call::<3, 3>($($argument),*),
             Kernel::Of16In4 => $coder.$call::<4, 2>($($argument),*),
             Kernel::Of16In8 => $coder.$call::<4, 3>($($argument),*),
@@ -190,7 +192,7 @@ fn encode_with<S: Simd>(
     output: &mut Output<'_>,
 ) {
     tables.set(model, look_ups::<S>(stream.run.rows));
-    with_bits!(tables.basis.kernel, 8, stream.encode::<_, _>(simd, tables, output));
+    with_bits!(tables.basis.kernel, [8, 8], stream.encode::<_, _>(simd, tables, output));
 }
 
 impl EncodeStream<'_> {
@@ -248,7 +250,7 @@ impl<R: Iterator<Item = Range<usize>>, const LEVELS: u32, const CLASS_BITS: u32>
                 let run = run.start.max(rest.start)..run.end;
                 if !run.is_empty() {
                     part.walk = Walk::at(rows, range.start, run.end - 1);
-                    if rows.lanes() <= few::MOST && few::covers(part.walk.width) {
+                    if rows.lanes() <= S::FEW_LANES && few::covers(part.walk.width) {
                         few::encode_rows(tables, part, run.len());
                         continue;
                     }
@@ -277,6 +279,14 @@ pub(crate) struct ChunkDecoder {
     slots: Slots,
 }
 
+/// Told of symbols as soon as they are decoded: where they lie in the coded order of their run, and what they are. Every
+/// symbol is told of once.
+pub(crate) type Progress<'a> = &'a mut dyn FnMut(Range<usize>, &[u8]);
+
+/// Rows of a chunk decoded between two tellings: so few that what is made of them is still on its way to the
+/// second-level cache while the next are decoded, which does not need it.
+const ROWS_AT_ONCE: usize = 16;
+
 /// What a decoder reads: the payload of some chunks, and how many words each has.
 #[derive(Clone, Copy)]
 pub(crate) struct Input<'a> {
@@ -303,6 +313,19 @@ impl ChunkDecoder {
         model: &Model,
         coded: &mut [S],
     ) -> Result<(), (usize, &'static str)> {
+        self.decode_telling(path, input, run, model, coded, None)
+    }
+
+    /// As [`ChunkDecoder::decode`], telling of bytes on the way.
+    pub(crate) fn decode_telling<S: Symbol>(
+        &mut self,
+        path: Path,
+        input: Input<'_>,
+        run: &Run<'_>,
+        model: &Model,
+        coded: &mut [S],
+        mut progress: Option<Progress<'_>>,
+    ) -> Result<(), (usize, &'static str)> {
         if run.len() == 0 {
             return Ok(());
         }
@@ -311,7 +334,8 @@ impl ChunkDecoder {
             && path != Path::Reference
             && tables::covers(model)
         {
-            let (tables, stream) = (&mut self.tables, DecodeStream { coded, run, input });
+            let progress = progress.as_mut().map(|progress| &mut **progress as Progress<'_>);
+            let (tables, stream) = (&mut self.tables, DecodeStream { coded, done: 0, run, input, progress });
             if with_backend!(path, decode_with(stream, tables, model)) == Some(true) {
                 return Ok(());
             }
@@ -319,7 +343,7 @@ impl ChunkDecoder {
             refused = true;
         }
         self.slots.set(model);
-        let (rows, mut payload, mut coded) = (run.rows, input.payload, coded);
+        let (rows, mut payload, mut left) = (run.rows, input.payload, &mut *coded);
         for ((index, chunk), &words) in run.chunks.clone().zip(run.ranges()).zip(input.lengths) {
             let lanes = rows.width(chunk.start);
             let (states, words) = take_chunk(&mut payload, lanes, words).split_at(4 * lanes);
@@ -328,11 +352,14 @@ impl ChunkDecoder {
                 *state = u32::from_le_bytes(*bytes);
             }
             let symbols;
-            (symbols, coded) = coded.split_at_mut(rows.range(&chunk).len());
+            (symbols, left) = left.split_at_mut(rows.range(&chunk).len());
             reference::decode_chunk(symbols, rows, &chunk, model, &self.slots, first, words)
                 .map_err(|what| (index, what))?;
         }
         assert!(!(refused && cfg!(test)), "a path refuses what the reference takes");
+        if let (Some(progress), Some(coded)) = (progress, S::as_bytes_mut(coded)) {
+            progress(0..coded.len(), coded);
+        }
         Ok(())
     }
 }
@@ -345,10 +372,28 @@ fn take_chunk<'a>(payload: &mut &'a [u8], lanes: usize, words: u32) -> &'a [u8] 
 }
 
 struct DecodeStream<'a> {
-    /// Symbols of the chunks that are left.
+    /// Symbols of the chunks that are left, and the number of those before them.
     coded: &'a mut [u8],
+    done: usize,
     run: &'a Run<'a>,
     input: Input<'a>,
+    progress: Option<Progress<'a>>,
+}
+
+impl DecodeStream<'_> {
+    /// Rows to decode before telling of them.
+    const fn rows_at_once(&self) -> usize {
+        if self.progress.is_some() { ROWS_AT_ONCE } else { usize::MAX }
+    }
+
+    /// Tell of the rows `rows` of a chunk, which begins with row `chunk` of the stream and symbol `start` of the run.
+    fn tell(&mut self, (chunk, start): (usize, usize), rows: Range<usize>, coded: &[u8]) {
+        if let Some(progress) = &mut self.progress {
+            let at = |row: usize| self.run.rows.start(row) - self.run.rows.start(chunk);
+            let symbols = at(rows.start)..at(rows.end);
+            progress(start + symbols.start..start + symbols.end, &coded[symbols]);
+        }
+    }
 }
 
 /// Decode all chunks; false if something does not hold.
@@ -359,7 +404,7 @@ fn decode_with<S: Simd>(
     model: &Model,
 ) -> bool {
     tables.set(model, look_ups::<S>(stream.run.rows));
-    with_bits!(tables.basis.kernel, 14, stream.decode::<_, _>(simd, tables))
+    with_bits!(tables.basis.kernel, [14, 12], stream.decode::<_, _>(simd, tables))
 }
 
 impl DecodeStream<'_> {
@@ -395,9 +440,11 @@ impl<R: Iterator<Item = Range<usize>>, const LEVELS: u32, const CLASS_BITS: u32>
     type Output = Option<usize>;
 
     fn take<S: Simd, const CHUNKS: usize>(self, simd: S) -> Option<usize> {
-        let Self { stream: DecodeStream { coded: all, run, input }, tables, ranges } = self;
+        let Self { stream, tables, ranges } = self;
+        let DecodeStream { coded: all, done, run, input, .. } = &mut *stream;
         let rows = run.rows;
         let ranges: [_; CHUNKS] = std::array::from_fn(|_| ranges.next().expect("chunks are left"));
+        let mut starts = [0; CHUNKS];
         let mut parts: [_; CHUNKS] = std::array::from_fn(|k| {
             let range = &ranges[k];
             let (&words, rest) = input.lengths.split_first().expect("a length for each chunk");
@@ -406,18 +453,29 @@ impl<R: Iterator<Item = Range<usize>>, const LEVELS: u32, const CLASS_BITS: u32>
             let payload = take_chunk(&mut input.payload, lanes, words);
             let (coded, rest) = std::mem::take(all).split_at_mut(rows.range(range).len());
             *all = rest;
+            starts[k] = *done;
+            *done += coded.len();
             decoding::Chunk::new(coded, payload, Walk::at(rows, range.start, range.start))
         });
         let all_start_well = |parts: &[decoding::Chunk<'_>]| {
             parts.iter().zip(&ranges).all(|(part, range)| part.starts_well(rows.width(range.start)))
         };
         let common = shared_rows(rows, &ranges);
-        if !all_start_well(&parts)
-            || !decoding::decode_rows::<_, LEVELS, CLASS_BITS, CHUNKS>(simd, tables, &mut parts, common)
-        {
+        if !all_start_well(&parts) {
             return None;
         }
-        let well = parts.iter_mut().zip(&ranges).all(|(part, range)| {
+        let at_once = stream.rows_at_once();
+        for done in (0..common).step_by(at_once) {
+            let count = at_once.min(common - done);
+            if !decoding::decode_rows::<_, LEVELS, CLASS_BITS, CHUNKS>(simd, tables, &mut parts, count) {
+                return None;
+            }
+            for ((part, range), &start) in parts.iter().zip(&ranges).zip(&starts) {
+                let first = range.start + done;
+                stream.tell((range.start, start), first..first + count, part.coded);
+            }
+        }
+        let well = parts.iter_mut().zip(&ranges).zip(&starts).all(|((part, range), &start)| {
             let rest = range.start + common..range.end;
             walk::runs(rows, range).into_iter().all(|run| {
                 let run = run.start.max(rest.start)..run.end;
@@ -425,11 +483,17 @@ impl<R: Iterator<Item = Range<usize>>, const LEVELS: u32, const CLASS_BITS: u32>
                     return true;
                 }
                 part.walk = Walk::at(rows, range.start, run.start);
-                if rows.lanes() <= few::MOST && few::covers(part.walk.width) {
-                    return few::decode_rows(tables, part, run.len());
-                }
-                let part = std::array::from_mut(part);
-                decoding::decode_rows::<_, LEVELS, CLASS_BITS, 1>(simd, tables, part, run.len())
+                run.clone().step_by(at_once).all(|first| {
+                    let some = first..run.end.min(first.saturating_add(at_once));
+                    let decoded = if rows.lanes() <= S::FEW_LANES && few::covers(part.walk.width) {
+                        few::decode_rows(tables, part, some.len())
+                    } else {
+                        let part = std::array::from_mut(&mut *part);
+                        decoding::decode_rows::<_, LEVELS, CLASS_BITS, 1>(simd, tables, part, some.len())
+                    };
+                    stream.tell((range.start, start), some, part.coded);
+                    decoded
+                })
             }) && part.ends_well(rows.width(range.start))
         });
         well.then_some(CHUNKS)
@@ -438,7 +502,7 @@ impl<R: Iterator<Item = Range<usize>>, const LEVELS: u32, const CLASS_BITS: u32>
 
 /// What rows are coded with: no vectors where lanes are few.
 fn look_ups<S: Simd>(rows: &Rows) -> LookUps {
-    if rows.lanes() > few::MOST { LookUps::of::<S>(rows.symbols()) } else { LookUps::PLAIN }
+    if rows.lanes() > S::FEW_LANES { LookUps::of::<S>(rows.symbols()) } else { LookUps::PLAIN }
 }
 
 /// Rows from the first on that are full in all chunks.

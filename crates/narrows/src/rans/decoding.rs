@@ -343,6 +343,11 @@ impl<'a, S: Simd, const LEVELS: u32, const CLASS_BITS: u32, const FITTING: bool>
         let tables = self.tables;
         let index_bits = CLASS_BITS + LEVELS;
         let place = const { Place::of(CLASS_BITS + LEVELS, S::BANK_BITS) };
+        if matches!(place, Place::CoarseSlots) {
+            // As below.
+            let Some(steps) = &tables.coarse_steps else { return (slot, slot, slot) };
+            return simd.look_up_coarse_step(steps, slot);
+        }
         if matches!(place, Place::Slots) {
             // As below.
             let Some(steps) = &tables.steps else { return (slot, slot, slot) };

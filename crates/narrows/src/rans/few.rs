@@ -1,5 +1,5 @@
 //! Chunks of a few lanes, as small tensors have: a vector would wait for its own row to end, while a scalar
-//! processor runs 2, 4 or 8 lanes side by side as well.
+//! processor runs 2, 4 or 8 lanes side by side as well. Without vectors, rows of any power of two.
 
 use std::hint::select_unpredictable;
 
@@ -11,12 +11,29 @@ use super::tables::{Basis, DecodeTables, Divisors, EncodeTables};
 use super::walk::Walk;
 use super::{LOWER_BOUND, MAX_LANES};
 
-/// The most lanes that are few.
-pub(super) const MOST: usize = 8;
-
 /// Whether rows of this many lanes are decoded and encoded here.
 pub(super) fn covers(lanes: usize) -> bool {
-    lanes.is_power_of_two() && lanes <= MOST
+    lanes.is_power_of_two() && lanes <= MAX_LANES
+}
+
+/// The function for this many lanes, with contexts or without.
+macro_rules! of_lanes {
+    ($function:ident, $lanes:expr, $contexts:expr) => {
+        match ($lanes, $contexts) {
+            (1, false) => $function::<1, false>,
+            (2, false) => $function::<2, false>,
+            (4, false) => $function::<4, false>,
+            (8, false) => $function::<8, false>,
+            (16, false) => $function::<16, false>,
+            (_, false) => $function::<MAX_LANES, false>,
+            (1, true) => $function::<1, true>,
+            (2, true) => $function::<2, true>,
+            (4, true) => $function::<4, true>,
+            (8, true) => $function::<8, true>,
+            (16, true) => $function::<16, true>,
+            (_, true) => $function::<MAX_LANES, true>,
+        }
+    };
 }
 
 /// As [`decoding::decode_rows`], for rows that are [covered](covers) and tables in memory.
@@ -25,16 +42,7 @@ pub(super) fn decode_rows(tables: &DecodeTables, chunk: &mut decoding::Chunk<'_>
     let contexts = tables.basis.has_classes();
     let mut left = rows;
     loop {
-        let decode = match (chunk.walk.width, contexts) {
-            (1, false) => decode::<1, false>,
-            (2, false) => decode::<2, false>,
-            (4, false) => decode::<4, false>,
-            (_, false) => decode::<8, false>,
-            (1, true) => decode::<1, true>,
-            (2, true) => decode::<2, true>,
-            (4, true) => decode::<4, true>,
-            (_, true) => decode::<8, true>,
-        };
+        let decode = of_lanes!(decode, chunk.walk.width, contexts);
         left -= decode(&tables.basis, (slots, pairs), chunk, left);
         if left == 0 {
             return true;
@@ -129,16 +137,7 @@ fn classes<const LANES: usize>(
 pub(super) fn encode_rows(tables: &EncodeTables, chunk: &mut encoding::Chunk<'_>, rows: usize) {
     let Some(divisors) = tables.divisors.as_deref() else { return };
     let contexts = tables.basis.has_classes();
-    let encode = match (chunk.walk.width, contexts) {
-        (1, false) => encode::<1, false>,
-        (2, false) => encode::<2, false>,
-        (4, false) => encode::<4, false>,
-        (_, false) => encode::<8, false>,
-        (1, true) => encode::<1, true>,
-        (2, true) => encode::<2, true>,
-        (4, true) => encode::<4, true>,
-        (_, true) => encode::<8, true>,
-    };
+    let encode = of_lanes!(encode, chunk.walk.width, contexts);
     encode(&tables.basis, divisors, chunk, rows);
 }
 
@@ -159,12 +158,12 @@ fn encode<const LANES: usize, const CONTEXTS: bool>(
         let symbols: [_; LANES] = row(coded, walk.start);
         let classes =
             if CONTEXTS { classes(basis, walk, coded, |left| row(coded, left)) } else { [0; LANES] };
-        let room: &mut [u16; MOST] = words[*put..].first_chunk_mut().expect("a row's room is left");
+        let room: &mut [u16; LANES] = words[*put..].first_chunk_mut().expect("a row's room is left");
         let mut count = 0;
         for lane in (0..LANES).rev() {
             let divisor = &divisors[classes[lane] << WIDE_SYMBOL_BITS | symbols[lane]];
             let mut x = states[lane];
-            room[count % MOST] = x as u16;
+            room[count % LANES] = x as u16;
             let out = x >= divisor.limit;
             x = select_unpredictable(out, x >> 16, x);
             count += usize::from(out);

@@ -1,7 +1,8 @@
 //! A model's tables in the shapes that the lane algorithms look things up in; made once for each model.
 
 use super::simd::{
-    BANK, LowBytes, MOST_BITS, Pairs, Ratios, Simd, Slots, Steps, WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, ratio,
+    BANK, COARSE_BITS, CoarseSteps, LowBytes, MOST_BITS, Pairs, Ratios, Simd, Slots, Steps, WIDE_CLASS_BITS,
+    WIDE_SYMBOL_BITS, ratio,
 };
 use crate::model::{Context, Model, Table};
 
@@ -20,6 +21,8 @@ pub(super) enum Kernel {
     Of256,
     /// Up to 256 symbols, decoded without asking for the symbol first: the slot is the index.
     OfSlots,
+    /// The same with frequencies that are multiples of four: four slots have one entry.
+    OfCoarseSlots,
     /// Up to 8 symbols in up to 8 classes.
     Of8In8,
     /// Up to 16 symbols in up to 4 classes.
@@ -57,6 +60,7 @@ impl Kernel {
             Self::Of64 => (6, 0),
             Self::Of256 => (WIDE_SYMBOL_BITS, 0),
             Self::OfSlots => (MOST_BITS, 0),
+            Self::OfCoarseSlots => (COARSE_BITS, 0),
             Self::Of8In8 => (3, 3),
             Self::Of16In4 => (4, 2),
             Self::Of16In8 => (4, 3),
@@ -82,12 +86,16 @@ pub(super) enum Place {
     Memory,
     /// Everything in memory, by slot instead of by symbol.
     Slots,
+    /// The same by sets of four slots.
+    CoarseSlots,
 }
 
 impl Place {
     pub(super) const fn of(index_bits: u32, bank_bits: u32) -> Self {
         if index_bits == MOST_BITS {
             Self::Slots
+        } else if index_bits == COARSE_BITS {
+            Self::CoarseSlots
         } else if index_bits <= bank_bits {
             Self::Registers
         } else if index_bits == bank_bits + 1 {
@@ -111,20 +119,30 @@ pub(super) struct LookUps {
     pub(super) bank_bits: u32,
     /// Whether large alphabets are looked up by slot.
     pub(super) by_slot: bool,
+    /// Whether they are looked up by sets of four slots, where frequencies allow it.
+    pub(super) by_coarse_slot: bool,
 }
 
 impl LookUps {
     /// Nothing kept in registers: code without vectors.
-    pub(super) const PLAIN: Self = Self { bank_bits: 0, by_slot: false };
+    pub(super) const PLAIN: Self = Self { bank_bits: 0, by_slot: false, by_coarse_slot: false };
 
     /// Those of a backend, for this many symbols.
     pub(super) fn of<S: Simd>(symbols: usize) -> Self {
-        Self { bank_bits: S::BANK_BITS, by_slot: S::LOOKS_UP_STEPS && symbols >= BY_SLOT_FROM }
+        Self {
+            bank_bits: S::BANK_BITS,
+            by_slot: S::LOOKS_UP_STEPS && symbols >= BY_SLOT_FROM,
+            by_coarse_slot: S::LOOKS_UP_COARSE_STEPS && symbols >= COARSE_FROM,
+        }
     }
 }
 
 /// Symbols that are worth an entry for each slot: about as many as there are slots.
 const BY_SLOT_FROM: usize = 1 << MOST_BITS;
+
+/// Symbols that are worth an entry for each set of four slots: from here on a decoder gains by frequencies that are
+/// multiples of four.
+pub(crate) const COARSE_FROM: usize = 1 << COARSE_BITS;
 
 /// What is made of a model for either direction, and which model that was.
 pub(super) struct Basis {
@@ -208,6 +226,7 @@ pub(super) struct DecodeTables {
     pub(super) pairs: Option<Box<Pairs>>,
     pub(super) slots: Option<Box<Slots>>,
     pub(super) steps: Option<Box<Steps>>,
+    pub(super) coarse_steps: Option<Box<CoarseSteps>>,
     pub(super) low_bytes: LowByteTable,
 }
 
@@ -288,7 +307,14 @@ impl DecodeTables {
         if !self.basis.set(model, look_ups) {
             return;
         }
-        let LookUps { bank_bits, by_slot } = look_ups;
+        let LookUps { bank_bits, by_slot, by_coarse_slot } = look_ups;
+        if by_coarse_slot && matches!(self.basis.kernel, Kernel::Of64 | Kernel::Of256) {
+            let table = &model.tables()[0];
+            if table.bits() == MOST_BITS && table.frequencies().iter().all(|f| f % 4 == 0) {
+                self.basis.kernel = Kernel::OfCoarseSlots;
+                return self.set_coarse_steps(table);
+            }
+        }
         if self.basis.kernel == Kernel::Of256 && by_slot {
             self.basis.kernel = Kernel::OfSlots;
             return self.set_steps(&model.tables()[0]);
@@ -333,6 +359,17 @@ impl DecodeTables {
             for (offset, step) in steps[range].iter_mut().enumerate() {
                 *step = (offset as u32) << 16 | first;
             }
+        }
+    }
+
+    fn set_coarse_steps(&mut self, table: &Table) {
+        let steps = self.coarse_steps.get_or_insert_with(zeros);
+        let mut left = steps.as_mut_slice();
+        for (symbol, &f) in table.frequencies().iter().enumerate() {
+            let first = (symbol & 0x0f | symbol >> 4 << 16) as u32 | u32::from(f) << 2;
+            let range;
+            (range, left) = left.split_at_mut(usize::from(f / 4));
+            range.iter_mut().enumerate().for_each(|(offset, step)| *step = (offset as u32) << 20 | first);
         }
     }
 

@@ -3,7 +3,7 @@
 use super::spec::Machine;
 use super::{Scratch, decode, encode};
 use crate::codec::Target;
-use crate::codec::plan::Plan;
+use crate::codec::plan::{Counting, Plan};
 use crate::cpu::Path;
 use crate::frame::stream::{Coder, Order};
 use crate::layout::Rows;
@@ -27,7 +27,8 @@ impl Tans {
     pub fn new(symbols: Vec<u8>, alphabet: usize, state_bits: u32, target: Target) -> Self {
         let (mut plan, mut counts) = (Plan::default(), Vec::new());
         histogram::count(Path::best(), &symbols, alphabet, &mut counts);
-        plan.set_order_0(Coder::Tans { state_bits }, Order::Natural(symbols.len()), &counts, target);
+        let how = (target, Counting::Exact);
+        plan.set_order_0(Coder::Tans { state_bits }, Order::Natural(symbols.len()), &counts, how);
         Self {
             decoded: vec![0; symbols.len()],
             symbols,

@@ -15,7 +15,7 @@ pub struct Args {
     /// Rows of the matrix; with the columns they should make it larger than the last-level cache
     #[arg(long, value_name = "N", default_value_t = 4096)]
     rows: usize,
-    /// Columns of the matrix, a multiple of 256
+    /// Columns of the matrix, a multiple of 4,096
     #[arg(long, value_name = "N", default_value_t = 16384)]
     columns: usize,
     /// Passes over the matrix
@@ -25,6 +25,8 @@ pub struct Args {
 
 /// Matrix rows of a measurement: kernels take turns after so many.
 const TURN: usize = 64;
+/// Columns of matrices that are decoded into memory that stays in the caches: 256 KiB.
+const TILE: usize = 4096;
 
 #[derive(Serialize)]
 struct Row {
@@ -77,8 +79,8 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         return Err(failure.hint("run it on a processor that has them"));
     };
     let (rows, columns) = (args.rows / TURN * TURN, args.columns);
-    if rows == 0 || columns == 0 || columns % 256 != 0 {
-        return Err(Failure::usage("rows must be 64 at least, and columns a multiple of 256"));
+    if rows == 0 || columns == 0 || columns % TILE != 0 {
+        return Err(Failure::usage("rows must be 64 at least, and columns a multiple of 4,096"));
     }
     let count = rows * columns;
     let x8 = symbols(columns, 127, 0.99, 5).iter().map(|&x| (i16::from(x) + 128) as u8).collect::<Vec<_>>();
@@ -90,7 +92,10 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let w4 = vec![0x97_u8; count / 2];
     let w2 = vec![0x61_u8; count / 4];
     // 0.85 bit in three bins; then 2 and 3 bits.
-    let packed = [(1, 0.0321), (3, 0.29), (7, 0.6)].map(|(half, theta)| of_theta(rows, columns, half, theta));
+    let packed = [(1, 0.0321), (3, 0.29), (7, 0.6)].map(|(half, theta)| -> Result<Coded> {
+        let part = |width| Part::new(rows / TURN, columns, width, half, theta);
+        Ok(Coded { whole: part(columns)?, tiles: part(TILE)? })
+    });
     let packed = packed.into_iter().collect::<Result<Vec<_>>>()?;
     let mut subjects = vec![
         subject("f32, dense", 32.0, {
@@ -113,35 +118,39 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         subject("int4, packed", 4.0, ints(&w4, &x8, 2, columns, move |w, x, y| dense.int4(w, x, y))),
         subject("2 bits, packed", 2.0, ints(&w2, &x8, 4, columns, move |w, x, y| dense.int2(w, x, y))),
     ];
-    for (turns, bits, rans) in &packed {
-        let states = turns[0].layout().states.unwrap_or(0);
+    for coded in &packed {
+        let (whole, bits) = (&coded.whole, coded.whole.bits);
+        let states = whole.turns[0][0].layout().states.unwrap_or(0);
         let mut y8 = vec![0_i32; TURN];
         let mut y = vec![0.0_f32; TURN];
         let (x8, x) = (&x8, &x);
         let name = |what: &str| format!("ours, {bits:.2} bits, {states} states: {what}");
-        subjects.push(subject(&name("times int8"), *bits, move |turn| {
-            turns[turn].product_int8(x8, 0, &mut y8).expect("our own");
+        subjects.push(subject(&name("times int8"), bits, move |turn| {
+            whole.turns[turn][0].product_int8(x8, 0, &mut y8).expect("our own");
             black_box(&mut y8);
         }));
-        subjects.push(subject(&name("times f32"), *bits, move |turn| {
-            turns[turn].product(x, &mut y).expect("our own");
+        subjects.push(subject(&name("times f32"), bits, move |turn| {
+            whole.turns[turn][0].product(x, &mut y).expect("our own");
             black_box(&mut y);
         }));
-        let mut values = Vec::new();
-        subjects.push(subject(&name("decoded to memory"), *bits, move |turn| {
-            turns[turn].values_into(0..TURN, &mut values).expect("our own");
-            black_box(&mut values);
-        }));
-        let layout = SymbolLayout::natural(TURN * columns, 16).expect("an alphabet");
-        let (mut decoder, mut symbols) = (SymbolDecoder::default(), Vec::new());
-        subjects.push(subject(
-            &format!("rANS, 12 bits, {bits:.2} bits: decoded to memory"),
-            *bits,
-            move |turn| {
-                decoder.decode_into(&rans[turn], &layout, &mut symbols).expect("our own");
-                black_box(&mut symbols);
-            },
-        ));
+        for (part, what) in [(whole, "1 MiB at a time"), (&coded.tiles, "256 KiB at a time")] {
+            let mut values = Vec::new();
+            subjects.push(subject(&name(&format!("decoded, {what}")), part.bits, move |turn| {
+                for matrix in &part.turns[turn] {
+                    matrix.values_into(0..TURN, &mut values).expect("our own");
+                    black_box(&mut values);
+                }
+            }));
+            let layout = SymbolLayout::natural(TURN * part.columns, 16).expect("an alphabet");
+            let (mut decoder, mut symbols) = (SymbolDecoder::default(), Vec::new());
+            let rans = format!("rANS, 12 bits, {bits:.2} bits: decoded, {what}");
+            subjects.push(subject(&rans, part.bits, move |turn| {
+                for stream in &part.streams[turn] {
+                    decoder.decode_into(stream, &layout, &mut symbols).expect("our own");
+                    black_box(&mut symbols);
+                }
+            }));
+        }
     }
     let progress = output.progress(args.passes as u64, "passes");
     for _ in 0..args.passes {
@@ -180,31 +189,55 @@ fn ints<'a, T>(
     }
 }
 
-/// Matrices of one turn each, their bits a weight, and the same symbols in rANS.
-type Coded = (Vec<Matrix>, f64, Vec<Vec<u8>>);
+/// The same distribution as matrices of all columns, and of as few as fit into caches.
+struct Coded {
+    whole: Part,
+    tiles: Part,
+}
 
-fn of_theta(rows: usize, columns: usize, half: i32, theta: f64) -> Result<Coded> {
-    let failed = |error: narrows_weights::Error| Failure::weights("cannot pack", &error);
-    let (mut turns, mut streams, mut bytes) = (Vec::new(), Vec::new(), 0);
-    let codec = |error: narrows::Error| Failure::codec("cannot encode", &error);
-    let mut encoder = SymbolEncoder::new(Target::Speed).with_coder(CoderChoice::Rans).map_err(codec)?;
-    for turn in 0..rows / TURN {
-        let values = symbols(TURN * columns, half, theta, 77 + turn as u64);
-        let symbols: Vec<u8> = values.iter().map(|&w| (i32::from(w) + half) as u8).collect();
-        let mut stream = Vec::new();
-        let layout = SymbolLayout::natural(symbols.len(), 16).map_err(codec)?;
-        encoder.encode_into(&symbols, &layout, &mut stream).map_err(codec)?;
-        streams.push(stream);
-        let grid = Grid::new(vec![1.0], 2 * half as u16 + 1).map_err(failed)?;
-        let quantized = Quantized { values, grid, rows: TURN, columns };
-        let shape = Shape::new(&[TURN, columns]).map_err(codec)?;
+/// Matrices of a turn's rows side by side, and the same symbols in rANS.
+struct Part {
+    turns: Vec<Vec<Matrix>>,
+    streams: Vec<Vec<Vec<u8>>>,
+    /// Columns of a matrix.
+    columns: usize,
+    /// Bits a weight.
+    bits: f64,
+}
+
+impl Part {
+    /// `turns` times `columns / width` matrices of `width` columns.
+    fn new(turns: usize, columns: usize, width: usize, half: i32, theta: f64) -> Result<Self> {
+        let failed = |error: narrows_weights::Error| Failure::weights("cannot pack", &error);
+        let codec = |error: narrows::Error| Failure::codec("cannot encode", &error);
+        let mut encoder = SymbolEncoder::new(Target::Speed).with_coder(CoderChoice::Rans).map_err(codec)?;
+        let mut part = Self { turns: Vec::new(), streams: Vec::new(), columns: width, bits: 0.0 };
+        let (layout, shape) = (SymbolLayout::natural(TURN * width, 16), Shape::new(&[TURN, width]));
+        let (layout, shape) = (layout.map_err(codec)?, shape.map_err(codec)?);
         // Strips of 16 rows, four side by side.
         let options = PackOptions { chunk_rows: Some(16), ..PackOptions::default() };
-        let packed = pack(&quantized, Dtype::F32, &shape, &options).map_err(failed)?;
-        bytes += packed.len();
-        turns.push(Matrix::read(packed).map_err(failed)?);
+        let mut bytes = 0;
+        for turn in 0..turns {
+            let (mut matrices, mut streams) = (Vec::new(), Vec::new());
+            for index in 0..columns / width {
+                let seed = 77 + 2 * (turn * (columns / width) + index) as u64;
+                let values = symbols(TURN * width, half, theta, seed);
+                let symbols: Vec<u8> = values.iter().map(|&w| (i32::from(w) + half) as u8).collect();
+                let mut stream = Vec::new();
+                encoder.encode_into(&symbols, &layout, &mut stream).map_err(codec)?;
+                streams.push(stream);
+                let grid = Grid::new(vec![1.0], 2 * half as u16 + 1).map_err(failed)?;
+                let quantized = Quantized { values, grid, rows: TURN, columns: width };
+                let packed = pack(&quantized, Dtype::F32, &shape, &options).map_err(failed)?;
+                bytes += packed.len();
+                matrices.push(Matrix::read(packed).map_err(failed)?);
+            }
+            part.turns.push(matrices);
+            part.streams.push(streams);
+        }
+        part.bits = 8.0 * bytes as f64 / (turns * TURN * columns) as f64;
+        Ok(part)
     }
-    Ok((turns, 8.0 * bytes as f64 / (rows * columns) as f64, streams))
 }
 
 fn report(subjects: &[Subject<'_>], (rows, columns): (usize, usize), output: &Output) -> Result<()> {

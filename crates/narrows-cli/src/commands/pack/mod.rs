@@ -1,11 +1,12 @@
 //! `narrows pack`: a checkpoint, or the weights of an ONNX model, to packed weights.
 
 mod onnx;
+mod sentences;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use narrows_weights::{
-    Calibration, Checkpoint, Mode, PackOptions, Packed, Scope, Settings, States, pack_checkpoint,
+    Calibration, Checkpoint, Contexts, Mode, PackOptions, Packed, Scope, Settings, States, pack_checkpoint,
 };
 use serde::Serialize;
 
@@ -18,6 +19,7 @@ Examples:
   narrows pack model.safetensors                        model.packed.safetensors, 4 bits a weight
   narrows pack model.safetensors --bits 1.6 --rdo 0.1   coarser, and rounded where that saves bits
   narrows pack model.safetensors --per-channel          a step for each output channel
+  narrows pack model.safetensors --tokens some.ids      a sentence encoder, rounded for its embeddings
   narrows pack trained.safetensors                      weights of `narrows train` keep their grid
   narrows pack model.safetensors.index.json             a checkpoint in several files
   narrows pack model.safetensors --lossless             every bit of every tensor
@@ -50,6 +52,13 @@ pub struct Args {
     /// Statistics of a calibration run: Fisher information NAME, or second moments of inputs NAME.inputs
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
+    /// Run the sentence encoder (BERT's tensor names) on these sentences, a line of token numbers each: what turns
+    /// embeddings most is rounded most finely, and errors are fed back
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["calibration", "dataset", "per_channel"])]
+    tokens: Option<PathBuf>,
+    /// Attention heads of the sentence encoder [default: as config.json beside the checkpoint says]
+    #[arg(long, value_name = "N", requires = "tokens")]
+    heads: Option<usize>,
     /// Calibrate a network of images (.onnx) with training images of this folder, gzipped IDX files as in Debian's
     /// dataset-fashion-mnist
     #[arg(long, value_name = "DIR", conflicts_with_all = ["calibration", "keep", "least_weights", "per_channel"])]
@@ -66,8 +75,13 @@ pub struct Args {
     /// States of the coder: registers (64 to 256, decoded fastest), smallest, or a power of two from 64 to 4096
     #[arg(long, value_name = "STATES", default_value = "registers", value_parser = states)]
     states: States,
+    /// Code weights in the context of their neighbours where that saves 1 %: sparse convolutions get smaller, products slower
+    #[arg(long)]
+    contexts: bool,
     /// Keep every bit of every tensor
-    #[arg(long, conflicts_with_all = ["bits", "bins", "per_channel", "rdo", "calibration", "dataset", "keep", "least_weights", "states"])]
+    #[arg(long, conflicts_with_all = [
+        "bits", "bins", "per_channel", "rdo", "calibration", "tokens", "dataset", "keep", "least_weights", "states", "contexts",
+    ])]
     lossless: bool,
     /// Replace a file that is there already
     #[arg(long)]
@@ -117,7 +131,8 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
             .map_err(|error| Failure::weights(format!("cannot read {}", path.display()), &error))
     };
     let is_onnx = args.checkpoint.extension().is_some_and(|extension| extension == "onnx");
-    let options = PackOptions { states: args.states, chunk_rows: None };
+    let contexts = if args.contexts { Contexts::Neighbour } else { Contexts::One };
+    let options = PackOptions { states: args.states, contexts, chunk_rows: None };
     if let Some(folder) = &args.dataset {
         let settings = settings(args, CALIBRATED_RDO);
         let (bytes, tensors) = onnx::calibrated(
@@ -135,12 +150,13 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         let failure = Failure::usage(format!("{} is packed already", args.checkpoint.display()));
         return Err(failure.hint("`narrows unpack` makes a plain file of it"));
     }
-    let calibration = args.calibration.as_ref().map(open).transpose()?;
-    let mode = if args.lossless {
-        Mode::Lossless
-    } else {
-        Mode::Quantize(settings(args, 0.0), calibration.as_ref().map(Calibration::of))
+    let calibration = match &args.tokens {
+        Some(tokens) => {
+            Some(sentences::calibrated((&args.checkpoint, &checkpoint), tokens, args.heads, output)?)
+        }
+        None => args.calibration.as_ref().map(open).transpose()?.as_ref().map(Calibration::of),
     };
+    let mode = if args.lossless { Mode::Lossless } else { Mode::Quantize(settings(args, 0.0), calibration) };
     let progress = output.progress(checkpoint.tensors().len() as u64, "tensors");
     let mut tensors = Vec::new();
     let bytes = pack_checkpoint(&checkpoint, &path, &mode, &options, |packed| {
@@ -173,7 +189,7 @@ fn default_output(args: &Args) -> PathBuf {
     args.checkpoint.with_file_name(format!("{stem}.packed.safetensors"))
 }
 
-fn report(path: &std::path::Path, bytes: u64, tensors: &[Packed], output: &Output) -> Result<()> {
+fn report(path: &Path, bytes: u64, tensors: &[Packed], output: &Output) -> Result<()> {
     let bytes_before: u64 = tensors.iter().map(|tensor| tensor.bytes_before as u64).sum();
     let elements: usize = tensors.iter().map(|tensor| tensor.elements).sum();
     let packed = || tensors.iter().filter(|tensor| tensor.entropy.is_some());
@@ -235,7 +251,7 @@ fn report(path: &std::path::Path, bytes: u64, tensors: &[Packed], output: &Outpu
 }
 
 /// Whether a file is one of packed weights, whole or not.
-pub fn is_packed(path: &std::path::Path) -> bool {
+pub fn is_packed(path: &Path) -> bool {
     use std::io::Read;
     // The header's length, then a JSON object, whose first entries are the metadata.
     const LOOKED_AT: u64 = 4096;

@@ -110,6 +110,11 @@ fn store_tile<const N: usize>(rows: &mut [u8], shape: Shape, tile: &[__m512i; N]
 }
 
 impl Shape {
+    /// Bytes that 64 rows of 16 symbols reach over.
+    fn whole_rows(self) -> usize {
+        (POSITIONS - 1) * self.stride + PLANES
+    }
+
     /// Where the symbols of a quarter are, and how many of them there are.
     #[inline]
     fn quarter<const N: usize>(self, k: usize, q: usize) -> Option<(usize, usize)> {
@@ -121,13 +126,13 @@ impl Shape {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2")]
-pub(super) fn to_rows(planes: &[u8], positions: usize, rows: &mut [u8]) {
-    match rows.len() / positions.max(1) {
-        1 => rows.copy_from_slice(planes),
+pub(super) fn to_rows(planes: &[u8], (width, positions): (usize, usize), rows: &mut [u8]) {
+    match width {
+        1 => rows[..positions].copy_from_slice(&planes[..positions]),
         2 => narrow_to_rows::<2>(planes, positions, rows),
         4 => narrow_to_rows::<4>(planes, positions, rows),
         8 => narrow_to_rows::<8>(planes, positions, rows),
-        width => {
+        _ => {
             for first in (0..width).step_by(PLANES) {
                 let count = PLANES.min(width - first);
                 for start in starts(positions) {
@@ -135,7 +140,7 @@ pub(super) fn to_rows(planes: &[u8], positions: usize, rows: &mut [u8]) {
                     let tile = rotate(load_planes::<PLANES>(planes, positions, count), 4);
                     let rows = &mut rows[start * width + first..];
                     let shape = Shape { rows: positions - start, stride: width, count };
-                    if count == PLANES && shape.rows >= POSITIONS {
+                    if count == PLANES && rows.len() >= shape.whole_rows() {
                         store_rows(rows, width, &tile);
                     } else {
                         store_tile(rows, shape, &tile);
@@ -159,19 +164,19 @@ fn narrow_to_rows<const N: usize>(planes: &[u8], positions: usize, rows: &mut [u
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2")]
-pub(super) fn to_planes(rows: &[u8], positions: usize, planes: &mut [u8]) {
-    match rows.len() / positions.max(1) {
-        1 => planes.copy_from_slice(rows),
+pub(super) fn to_planes(rows: &[u8], (width, positions): (usize, usize), planes: &mut [u8]) {
+    match width {
+        1 => planes[..positions].copy_from_slice(&rows[..positions]),
         2 => narrow_to_planes::<2>(rows, positions, planes),
         4 => narrow_to_planes::<4>(rows, positions, planes),
         8 => narrow_to_planes::<8>(rows, positions, planes),
-        width => {
+        _ => {
             for first in (0..width).step_by(PLANES) {
                 let count = PLANES.min(width - first);
                 for start in starts(positions) {
                     let rows = &rows[start * width + first..];
                     let shape = Shape { rows: positions - start, stride: width, count };
-                    let tile = if count == PLANES && shape.rows >= POSITIONS {
+                    let tile = if count == PLANES && rows.len() >= shape.whole_rows() {
                         load_rows(rows, width)
                     } else {
                         load_tile::<PLANES>(rows, shape)

@@ -17,12 +17,13 @@ const BLOCKS: usize = 4;
 const SPAN: usize = SIDE * BLOCKS;
 
 for_paths! {
-    /// Write the rows of planes of `positions` symbols each.
-    pub(super) fn planes_to_rows(planes: &[u8], positions: usize, rows: &mut [u8]) = to_rows, avx512 avx512::to_rows
+    /// Write the rows of planes: `shape` is their number and the symbols of each. What comes after the planes may be read, and what comes
+    /// after the rows may be written.
+    pub(super) fn planes_to_rows(planes: &[u8], shape: (usize, usize), rows: &mut [u8]) = to_rows, avx512 avx512::to_rows
 }
 for_paths! {
-    /// Write the planes of `positions` symbols each that rows were made of.
-    pub(super) fn rows_to_planes(rows: &[u8], positions: usize, planes: &mut [u8]) = to_planes, avx512 avx512::to_planes
+    /// Write the planes that rows were made of; as [`planes_to_rows`].
+    pub(super) fn rows_to_planes(rows: &[u8], shape: (usize, usize), planes: &mut [u8]) = to_planes, avx512 avx512::to_planes
 }
 
 /// Starts of pieces of `length` that cover `0..total`; the last one overlaps the one before where they do
@@ -58,8 +59,7 @@ fn exchange<const APART: usize, const BITS: u32>(words: &mut Words, lower: u64) 
 }
 
 #[inline(always)]
-fn to_rows(planes: &[u8], positions: usize, rows: &mut [u8]) {
-    let width = rows.len() / positions.max(1);
+fn to_rows(planes: &[u8], (width, positions): (usize, usize), rows: &mut [u8]) {
     for plane in pieces(width, SIDE) {
         for position in pieces(positions, SPAN) {
             let mut words: Words = std::array::from_fn(|p| {
@@ -82,8 +82,7 @@ fn to_rows(planes: &[u8], positions: usize, rows: &mut [u8]) {
 }
 
 #[inline(always)]
-fn to_planes(rows: &[u8], positions: usize, planes: &mut [u8]) {
-    let width = rows.len() / positions.max(1);
+fn to_planes(rows: &[u8], (width, positions): (usize, usize), planes: &mut [u8]) {
     for plane in pieces(width, SIDE) {
         for position in pieces(positions, SPAN) {
             let rows = &rows[position * width + plane..];
@@ -122,7 +121,7 @@ mod tests {
 
     #[test]
     fn rows_of_planes_and_back_on_every_path() {
-        let bytes: Vec<u8> = (0..40_u32 * 200).map(|i| ((i * i) >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..40_u32 * 270).map(|i| ((i * i) >> 3) as u8).collect();
         for path in Path::ALL.into_iter().filter(|path| path.is_available()) {
             for width in 1..=40 {
                 for positions in (1..70).chain([127, 128, 129, 200]) {
@@ -130,11 +129,27 @@ mod tests {
                     let expected: Vec<u8> =
                         (0..planes.len()).map(|i| planes[i % width * positions + i / width]).collect();
                     let mut rows = vec![0xee; planes.len()];
-                    planes_to_rows(path, planes, positions, &mut rows);
+                    planes_to_rows(path, planes, (width, positions), &mut rows);
                     assert_eq!(rows, expected, "{path:?}: {width} planes of {positions} to rows");
                     let mut back = vec![0xee; planes.len()];
-                    rows_to_planes(path, &rows, positions, &mut back);
+                    rows_to_planes(path, &rows, (width, positions), &mut back);
                     assert_eq!(back, planes, "{path:?}: rows to {width} planes of {positions}");
+                    // With more after them, of which there is to be no trace.
+                    let mut longer = vec![0xee; planes.len() + 40 * 70];
+                    planes_to_rows(path, &bytes[..longer.len()], (width, positions), &mut longer);
+                    assert_eq!(
+                        longer[..rows.len()],
+                        rows,
+                        "{path:?}: {width} planes of {positions}, and more"
+                    );
+                    longer[rows.len()..].fill(0xdd);
+                    let mut back = vec![0xee; longer.len()];
+                    rows_to_planes(path, &longer, (width, positions), &mut back);
+                    assert_eq!(
+                        back[..planes.len()],
+                        *planes,
+                        "{path:?}: {width} planes of {positions}, and more"
+                    );
                 }
             }
         }

@@ -10,26 +10,22 @@ use std::arch::x86_64::{
     _mm512_test_epi16_mask, _mm512_unpackhi_epi8, _mm512_unpacklo_epi8,
 };
 
-use super::{BLOCK, Index, SMALL, SPACE, TABLES, increment};
+use super::{BLOCK, Index, SMALL, SPACE, STEP, Sample, TABLES, increment};
 use crate::model::neighbours::{NO_ABOVE, NO_LEFT, Run};
 use crate::simd::avx512::{load_part, store};
 
-/// Symbols of a step.
-const STEP: usize = 64;
-
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,bmi2")]
-pub(super) fn small(tables: &mut [[u32; SMALL]; TABLES], run: Run<'_>, index: Index) {
+pub(super) fn small(tables: &mut [[u32; SMALL]; TABLES], run: Run<'_>, index: Index, sample: Sample) {
     if index.alphabet == SPACE {
-        return spaced(tables, run);
+        return spaced(tables, run, sample);
     }
     let shift = _mm_cvtsi32_si128(index.shift as i32);
     let alphabet = _mm512_set1_epi16(index.alphabet as i16);
     // A step appends 64 indices at most, of which the last vector may be all zeros.
     let mut indices = [0_u16; BLOCK + STEP];
     let (mut filled, mut zeros) = (0, 0);
-    for start in (0..run.symbols.len()).step_by(STEP) {
-        let part = start..run.symbols.len().min(start + STEP);
+    for part in sample.steps(run.symbols.len()) {
         let (left, above) = neighbours(&run.part(part.clone()));
         let symbols = load_part(&run.symbols[part.clone()]);
         zeros += part.len() as u32;
@@ -61,14 +57,14 @@ pub(super) fn small(tables: &mut [[u32; SMALL]; TABLES], run: Run<'_>, index: In
 /// both are squeezed as bytes and only then become 16 bits wide.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,bmi2")]
-fn spaced(tables: &mut [[u32; SMALL]; TABLES], run: Run<'_>) {
+fn spaced(tables: &mut [[u32; SMALL]; TABLES], run: Run<'_>, sample: Sample) {
     let low = _mm512_set1_epi8(0x0f);
     // Interleaving works within quarters of a vector: this makes what it gives one piece.
     let order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
     let mut indices = [0_u16; BLOCK + STEP];
-    let (mut filled, mut kept_in_all) = (0, 0);
-    for start in (0..run.symbols.len()).step_by(STEP) {
-        let part = run.part(start..run.symbols.len().min(start + STEP));
+    let (mut filled, mut zeros) = (0, 0);
+    for step in sample.steps(run.symbols.len()) {
+        let part = run.part(step);
         let (left, above) = neighbours(&part);
         let symbols = load_part(part.symbols);
         let sums = _mm512_add_epi8(left, above);
@@ -84,7 +80,7 @@ fn spaced(tables: &mut [[u32; SMALL]; TABLES], run: Run<'_>) {
         store(first.try_into().expect("32 indices"), _mm512_unpacklo_epi8(bytes, beyond));
         store(second.try_into().expect("32 indices"), _mm512_unpackhi_epi8(bytes, beyond));
         filled += kept.count_ones() as usize;
-        kept_in_all += kept.count_ones();
+        zeros += part.symbols.len() as u32 - kept.count_ones();
         if filled >= BLOCK {
             increment(tables, &indices[..BLOCK]);
             indices.copy_within(BLOCK.., 0);
@@ -92,7 +88,7 @@ fn spaced(tables: &mut [[u32; SMALL]; TABLES], run: Run<'_>) {
         }
     }
     increment(tables, &indices[..filled]);
-    tables[0][0] += run.symbols.len() as u32 - kept_in_all;
+    tables[0][0] += zeros;
 }
 
 /// What counts for the left and the upper neighbour of up to 64 symbols.

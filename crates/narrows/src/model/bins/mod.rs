@@ -9,6 +9,8 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx512::neighbours;
 
+use std::ops::Range;
+
 use crate::cpu::Path;
 use crate::simd::for_paths;
 
@@ -17,6 +19,8 @@ use super::{Classes, Context};
 
 /// Symbols whose indices are computed together.
 const BLOCK: usize = 512;
+/// Symbols of a step, of which a sample takes some whole.
+const STEP: usize = 64;
 /// Counters of alphabets up to 32: 63 bins of 32 symbols.
 const SMALL: usize = 2048;
 /// Alphabets up to this one are counted as if they were as large: then a product is a shift.
@@ -34,6 +38,22 @@ pub(crate) struct BinCounter {
     edges: Vec<u8>,
     /// Symbols in the coded order, which only the reference needs.
     coded: Vec<u8>,
+}
+
+/// The steps of a run that are counted: one of `every`, from `first` on.
+#[derive(Clone, Copy)]
+pub(super) struct Sample {
+    first: usize,
+    every: usize,
+}
+
+impl Sample {
+    /// Where the symbols of each step of a run lie.
+    #[inline(always)]
+    fn steps(self, length: usize) -> impl Iterator<Item = Range<usize>> {
+        let starts = (self.first * STEP..length).step_by(self.every * STEP);
+        starts.map(move |start| start..length.min(start + STEP))
+    }
 }
 
 /// How a sum and a symbol make an index.
@@ -55,9 +75,27 @@ impl BinCounter {
         if path == Path::Reference {
             return self.count_coded(symbols, symbols.rows.count().max(1), alphabet, counts);
         }
+        self.sample(path, symbols, alphabet, 1, counts);
+    }
+
+    /// As [`BinCounter::count`], of one step of 64 symbols in `every`: the same on every path.
+    pub(crate) fn sample(
+        &mut self,
+        path: Path,
+        symbols: &Neighbours<'_>,
+        alphabet: usize,
+        every: usize,
+        counts: &mut Vec<u32>,
+    ) {
         let index = Index::spaced(alphabet);
         let mut edges = std::mem::take(&mut self.edges);
-        symbols.runs(&mut edges, |run| self.add(path, run, index));
+        let mut steps = 0;
+        symbols.runs(&mut edges, |run| {
+            // As if runs followed one another in steps.
+            let first = (every - steps % every) % every;
+            steps += run.symbols.len().div_ceil(STEP);
+            self.add(path, run, index, Sample { first, every });
+        });
         self.edges = edges;
         self.finish(alphabet, counts);
     }
@@ -98,15 +136,15 @@ impl BinCounter {
         Context::count_by_sum(&self.coded, rows, chunk_rows, alphabet, counts);
     }
 
-    fn add(&mut self, path: Path, run: Run<'_>, index: Index) {
+    fn add(&mut self, path: Path, run: Run<'_>, index: Index, sample: Sample) {
         if index.alphabet <= 32 {
             self.small.resize(TABLES, [0; SMALL]);
             let small = self.small.as_mut_slice().try_into().expect("it has this length");
-            add_small(path, small, run, index);
+            add_small(path, small, run, index, sample);
         } else {
             self.large.resize(LARGE, 0);
             let large = self.large.as_mut_slice().try_into().expect("it has this length");
-            add_large(path, large, run, index);
+            add_large(path, large, run, index, sample);
         }
     }
 
@@ -133,20 +171,20 @@ impl BinCounter {
 }
 
 for_paths! {
-    fn add_small(tables: &mut [[u32; SMALL]; TABLES], run: Run<'_>, index: Index) = small, avx512 avx512::small
+    fn add_small(tables: &mut [[u32; SMALL]; TABLES], run: Run<'_>, index: Index, sample: Sample) = small, avx512 avx512::small
 }
 for_paths! {
-    fn add_large(table: &mut [u32; LARGE], run: Run<'_>, index: Index) = large
+    fn add_large(table: &mut [u32; LARGE], run: Run<'_>, index: Index, sample: Sample) = large
 }
 
 #[inline(always)]
-fn small(tables: &mut [[u32; SMALL]; TABLES], run: Run<'_>, index: Index) {
-    for_indices(run, index, |indices| increment(tables, indices));
+fn small(tables: &mut [[u32; SMALL]; TABLES], run: Run<'_>, index: Index, sample: Sample) {
+    for_indices_of(run, index, sample, |indices| increment(tables, indices));
 }
 
 #[inline(always)]
-fn large(table: &mut [u32; LARGE], run: Run<'_>, index: Index) {
-    for_indices(run, index, |indices| {
+fn large(table: &mut [u32; LARGE], run: Run<'_>, index: Index, sample: Sample) {
+    for_indices_of(run, index, sample, |indices| {
         indices.iter().for_each(|&k| table[k as usize % LARGE] += 1);
     });
 }
@@ -165,6 +203,17 @@ fn increment(tables: &mut [[u32; SMALL]; TABLES], indices: &[u16]) {
         d[(four >> 48) as usize % SMALL] += 1;
     }
     rest.iter().for_each(|&k| a[k as usize % SMALL] += 1);
+}
+
+/// The indices of the symbols of a sample, some at a time.
+#[inline(always)]
+fn for_indices_of(run: Run<'_>, index: Index, sample: Sample, mut count: impl FnMut(&[u16])) {
+    if sample.every == 1 {
+        return for_indices(run, index, count);
+    }
+    for step in sample.steps(run.symbols.len()) {
+        for_indices(run.part(step), index, &mut count);
+    }
 }
 
 /// The indices of a run's symbols, some at a time.
@@ -235,6 +284,17 @@ mod tests {
                     for path in Path::ALL.into_iter().filter(|path| path.is_available()) {
                         counter.count(path, &symbols, alphabet, &mut counts);
                         assert_eq!(counts, expected, "{path:?} {dims:?} {alphabet} {lanes}");
+                    }
+                    for every in [1, 2, 7] {
+                        let mut sampled = Vec::new();
+                        for path in Path::ALL.into_iter().filter(|path| path.is_available()) {
+                            counter.sample(path, &symbols, alphabet, every, &mut counts);
+                            if path == Path::Reference {
+                                sampled.clone_from(&counts);
+                            }
+                            assert_eq!(counts, sampled, "{path:?} {dims:?} {alphabet} one in {every}");
+                        }
+                        assert!(sampled.iter().zip(&expected).all(|(part, all)| part <= all));
                     }
                     let classes = Classes::merge(alphabet, &mut expected, 4.5);
                     for lines in [1, 2, 3, usize::MAX / rows.line()] {

@@ -55,6 +55,24 @@ impl Tally {
         self.finish(path, counts);
     }
 
+    /// About what [`Tally::count`] counts, from one step of [`LANES`] symbols in `every`; no symbol lies outside
+    /// `ends`, and each between counts at least once.
+    pub(crate) fn sample(
+        &mut self,
+        symbols: &[u8],
+        alphabet: usize,
+        (every, ends): (usize, [u8; 2]),
+        counts: &mut Vec<u32>,
+    ) {
+        self.start(alphabet);
+        for start in (0..symbols.len()).step_by(LANES * every) {
+            self.add_in_turns(&symbols[start..symbols.len().min(start + LANES)]);
+        }
+        self.finish(Path::Portable, counts);
+        let between = usize::from(ends[0])..=usize::from(ends[1]);
+        counts[between].iter_mut().for_each(|n| *n = (*n * every as u32).max(1));
+    }
+
     /// Count these too.
     pub(crate) fn add(&mut self, path: Path, symbols: &[u8]) {
         match path {

@@ -17,7 +17,7 @@ use super::{Affine, MAX_LEVELS};
 const LANES: usize = 64;
 
 /// How one map's symbols become values of a type.
-pub(super) struct Values<T> {
+pub(crate) struct Values<T> {
     affine: Affine,
     computed: bool,
     /// The value of each symbol, if they are not computed.
@@ -26,7 +26,7 @@ pub(super) struct Values<T> {
 
 impl<T: Element> Values<T> {
     /// Ready to undo `affine`.
-    pub(super) fn new(path: Path, affine: &Affine) -> Self {
+    pub(crate) fn new(path: Path, affine: &Affine) -> Self {
         let ends = [0, (affine.levels() - 1) as u8].map(|symbol| affine.unclamped(symbol));
         let computed =
             path != Path::Reference && T::DTYPE == Dtype::F32 && ends.iter().all(|x| x.is_finite());
@@ -45,7 +45,7 @@ impl<T: Element> Values<T> {
     }
 
     /// Write the values of `symbols`, all of them in the alphabet, over `out`, which is as long.
-    pub(super) fn write(&self, path: Path, symbols: &[u8], out: &mut [T]) {
+    pub(crate) fn write(&self, path: Path, symbols: &[u8], out: &mut [T]) {
         if self.computed {
             let out = bytemuck::cast_slice_mut(out);
             return compute(path, (self.affine.zero(), self.affine.step()), symbols, out);
@@ -98,7 +98,14 @@ fn in_blocks<V>(
         block(symbols, out);
     }
     let (blocks, rest) = symbols[head..].as_chunks::<LANES>();
-    let (out_blocks, out_rest) = out[head..].as_chunks_mut::<LANES>();
+    let out_blocks = out[head..].as_chunks_mut::<LANES>().0;
     blocks.iter().zip(out_blocks).for_each(|(symbols, out)| block(symbols, out));
-    rest.iter().zip(out_rest).for_each(|(&symbol, x)| *x = one(symbol));
+    if rest.is_empty() {
+        return;
+    }
+    // The rest once more as part of a whole block, if there was one.
+    match (symbols.last_chunk(), out.last_chunk_mut()) {
+        (Some(symbols), Some(out)) => block(symbols, out),
+        _ => out.iter_mut().zip(symbols).for_each(|(x, &symbol)| *x = one(symbol)),
+    }
 }

@@ -10,8 +10,8 @@ use std::arch::x86_64::*;
 
 use super::portable::step_by_step;
 use super::{
-    BANK, ByteRow, Job, LowBytes, MOST_BITS, Pairs, RATIO_EXCESS, Ratios, Row, Simd, Slots, Step, Steps,
-    WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, WINDOW,
+    BANK, ByteRow, CoarseSteps, Job, LowBytes, MOST_BITS, Pairs, RATIO_EXCESS, Ratios, Row, Simd, Slots,
+    Step, Steps, WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, WINDOW,
 };
 use crate::cpu::Path;
 use crate::rans::MAX_LANES;
@@ -163,6 +163,7 @@ impl Simd for Avx2 {
 
     const BANK_BITS: u32 = 5;
     const LOOKS_UP_STEPS: bool = false;
+    const LOOKS_UP_COARSE_STEPS: bool = true;
 
     fn step<T: Step>(self, step: T, left: usize) -> T::Output {
         if left > 1 { step.take::<_, 2>(self) } else { step.take::<_, 1>(self) }
@@ -381,6 +382,26 @@ impl Simd for Avx2 {
         self.store(slot, &mut slots);
         let (symbol, scaled, offset) = step_by_step(steps, low_bytes, &slots);
         (self.load(&symbol), self.load(&scaled), self.load(&offset))
+    }
+    #[inline(always)]
+    fn look_up_coarse_step(
+        self,
+        steps: &CoarseSteps,
+        slot: Self::Lanes,
+    ) -> (Self::Lanes, Self::Lanes, Self::Lanes) {
+        let mut found = self.wide(self.and(slot, self.splat(((1 << MOST_BITS) - 1) & !3)));
+        for steps_of in &mut found {
+            // The pointers are to entries below 2^12, of as many: an index counts bytes.
+            *steps_of = intrinsics! { _mm256_i32gather_epi32::<1>(steps.as_ptr().cast(), *steps_of) };
+        }
+        let (low, high) = self.out_of_wide(found);
+        intrinsics! {
+            let nibble = self.splat(0x0f);
+            let others = self.and(high, nibble).map(|v| _mm256_slli_epi16::<4>(v));
+            let symbol = self.add(self.and(low, nibble), others);
+            let offset = high.map(|v| _mm256_slli_epi16::<2>(_mm256_srli_epi16::<4>(v)));
+            (symbol, self.and(low, self.splat(0xfff0)), self.add(offset, self.and(slot, self.splat(3))))
+        }
     }
 
     #[inline(always)]

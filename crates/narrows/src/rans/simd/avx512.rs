@@ -10,8 +10,8 @@ use std::arch::x86_64::*;
 use std::hint::black_box;
 
 use super::{
-    BANK, ByteRow, Job, LowBytes, MOST_BITS, Pairs, RATIO_EXCESS, Ratios, Row, Simd, Slots, Step, Steps,
-    WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, WINDOW,
+    BANK, ByteRow, CoarseSteps, Job, LowBytes, MOST_BITS, Pairs, RATIO_EXCESS, Ratios, Row, Simd, Slots,
+    Step, Steps, WIDE_CLASS_BITS, WIDE_SYMBOL_BITS, WINDOW,
 };
 use crate::cpu::Path;
 
@@ -125,6 +125,7 @@ impl Simd for Avx512 {
 
     const BANK_BITS: u32 = 7;
     const LOOKS_UP_STEPS: bool = true;
+    const LOOKS_UP_COARSE_STEPS: bool = true;
 
     fn step<T: Step>(self, step: T, left: usize) -> T::Output {
         match left {
@@ -217,9 +218,9 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn shift(self, bits: u32) -> __m512i {
-        // What is known to be below 16 need not be known to the compiler, which would add instructions for counts
-        // that are not.
-        self.splat(black_box(bits as u16))
+        // Not a constant, of which the compiler would make other shifts; but below 16 for all it knows, as it would add
+        // instructions for counts that are not.
+        self.splat(black_box(bits as u16) & 15)
     }
     #[inline(always)]
     fn shift_left(self, a: __m512i, bits: __m512i) -> __m512i {
@@ -352,6 +353,25 @@ impl Simd for Avx512 {
             // Bit by bit: `lower ? low : found`.
             let scaled = _mm512_ternarylogic_epi32::<0xca>(lower, low, found);
             (_mm512_and_si512(found, lower), scaled, offset)
+        }
+    }
+    /// The upper bytes of symbols are not zero; [`Simd::narrow`] does not take them.
+    #[inline(always)]
+    fn look_up_coarse_step(self, steps: &CoarseSteps, slot: __m512i) -> (__m512i, __m512i, __m512i) {
+        // The pointers are to entries below 2^12, of as many: an index counts bytes.
+        intrinsics! {
+            let whole = _mm512_set1_epi32(((1 << MOST_BITS) - 1) & !3);
+            let even = _mm512_and_si512(slot, whole);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(slot), whole);
+            let even = _mm512_i32gather_epi32::<1>(even, steps.as_ptr().cast());
+            let odd = _mm512_i32gather_epi32::<1>(odd, steps.as_ptr().cast());
+            let (low, high) = self.split(even, odd);
+            // Bit by bit: `lowest ? low : high << 4`, and `whole ? high >> 2 : slot`.
+            let lowest = _mm512_set1_epi16(0x0f);
+            let symbol = _mm512_ternarylogic_epi32::<0xca>(lowest, low, _mm512_slli_epi16::<4>(high));
+            let whole = _mm512_set1_epi16(((1 << MOST_BITS) - 1) & !3);
+            let offset = _mm512_ternarylogic_epi32::<0xca>(whole, _mm512_srli_epi16::<2>(high), slot);
+            (symbol, _mm512_andnot_si512(lowest, low), offset)
         }
     }
 

@@ -38,6 +38,13 @@ pub(super) type Steps = [u32; 1 << MOST_BITS];
 /// By symbol, the lower byte of `f << (16 - b)`.
 pub(super) type LowBytes = [u8; 1 << WIDE_SYMBOL_BITS];
 
+/// All that a decoder asks of four slots in a row, of models with one table of 14 probability bits whose frequencies are
+/// multiples of four: the lowest four bits of the symbol, the upper twelve of `f << 2`, the other four bits of the
+/// symbol, and from bit 20 on `(slot - c) / 4`.
+pub(super) type CoarseSteps = [u32; 1 << COARSE_BITS];
+/// Bits that tell sets of four slots apart.
+pub(super) const COARSE_BITS: u32 = MOST_BITS - 2;
+
 /// Run the body for each of up to four chunks, written out: a loop that the compiler does not unroll would keep
 /// the chunks' vectors in memory.
 macro_rules! for_each_chunk {
@@ -95,10 +102,14 @@ pub(super) trait Simd: Copy {
     /// [`LowBytes`], for [`Simd::look_up_step`].
     type LowBytes: Copy;
 
+    /// Rows of up to this many lanes are coded [by scalar code](crate::rans::few): 8 where there are vectors.
+    const FEW_LANES: usize = 8;
     /// Bits of the largest table that [`Simd::look_up`] is fast for, up to 7.
     const BANK_BITS: u32;
     /// Whether [`Simd::look_up_step`] is fast.
     const LOOKS_UP_STEPS: bool;
+    /// Whether [`Simd::look_up_coarse_step`] is fast.
+    const LOOKS_UP_COARSE_STEPS: bool;
 
     /// Take a step over one or more of `left` chunks: the latency of one hides behind the others. Gives
     /// what comes of it, for as many chunks as were taken.
@@ -190,6 +201,12 @@ pub(super) trait Simd: Copy {
         self,
         steps: &Steps,
         low_bytes: &Self::LowBytes,
+        slot: Self::Lanes,
+    ) -> (Self::Lanes, Self::Lanes, Self::Lanes);
+    /// As [`Simd::look_up_step`], of frequencies that are multiples of four; slots are below `2^14`.
+    fn look_up_coarse_step(
+        self,
+        steps: &CoarseSteps,
         slot: Self::Lanes,
     ) -> (Self::Lanes, Self::Lanes, Self::Lanes);
 

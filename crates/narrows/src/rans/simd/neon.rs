@@ -7,9 +7,10 @@
 
 use std::arch::aarch64::*;
 
-use super::portable::{pair_by_pair, slot_by_slot, step_by_step};
+use super::portable::{coarse_step_by_step, pair_by_pair, slot_by_slot, step_by_step};
 use super::{
-    BANK, ByteRow, Job, LowBytes, Pairs, RATIO_EXCESS, Ratios, Row, Simd, Slots, Step, Steps, WINDOW,
+    BANK, ByteRow, CoarseSteps, Job, LowBytes, Pairs, RATIO_EXCESS, Ratios, Row, Simd, Slots, Step, Steps,
+    WINDOW,
 };
 use crate::cpu::Path;
 use crate::rans::MAX_LANES;
@@ -106,6 +107,7 @@ impl Simd for Neon {
 
     const BANK_BITS: u32 = 6;
     const LOOKS_UP_STEPS: bool = false;
+    const LOOKS_UP_COARSE_STEPS: bool = false;
 
     #[inline(always)]
     fn step<T: Step>(self, step: T, left: usize) -> T::Output {
@@ -298,6 +300,17 @@ impl Simd for Neon {
         let mut slots = [0; MAX_LANES];
         self.store(slot, &mut slots);
         let (symbol, scaled, offset) = step_by_step(steps, low_bytes, &slots);
+        (self.load(&symbol), self.load(&scaled), self.load(&offset))
+    }
+    #[inline(always)]
+    fn look_up_coarse_step(
+        self,
+        steps: &CoarseSteps,
+        slot: Self::Lanes,
+    ) -> (Self::Lanes, Self::Lanes, Self::Lanes) {
+        let mut slots = [0; MAX_LANES];
+        self.store(slot, &mut slots);
+        let (symbol, scaled, offset) = coarse_step_by_step(steps, &slots);
         (self.load(&symbol), self.load(&scaled), self.load(&offset))
     }
 

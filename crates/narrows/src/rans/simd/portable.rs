@@ -1,7 +1,7 @@
 //! The lane algorithms over plain arrays: for any processor, and how the algorithms themselves are tested.
 
 use super::{
-    BANK, ByteRow, Job, LowBytes, Pairs, Ratios, Row, Simd, Slots, Step, Steps, WIDE_CLASS_BITS,
+    BANK, ByteRow, CoarseSteps, Job, LowBytes, Pairs, Ratios, Row, Simd, Slots, Step, Steps, WIDE_CLASS_BITS,
     WIDE_SYMBOL_BITS, WINDOW, ratio,
 };
 use crate::rans::MAX_LANES;
@@ -30,8 +30,11 @@ impl Simd for Portable {
     type LowBytes = LowBytes;
     type Ratios = Ratios;
 
+    /// Vectors that are arrays are slower than scalar code; but tests of the lane algorithms are about these.
+    const FEW_LANES: usize = if cfg!(test) { 8 } else { MAX_LANES };
     const BANK_BITS: u32 = 7;
     const LOOKS_UP_STEPS: bool = true;
+    const LOOKS_UP_COARSE_STEPS: bool = true;
 
     fn step<T: Step>(self, step: T, _: usize) -> T::Output {
         step.take::<_, 1>(self)
@@ -170,6 +173,10 @@ impl Simd for Portable {
     fn look_up_step(self, steps: &Steps, low_bytes: &LowBytes, slot: Row) -> (Row, Row, Row) {
         step_by_step(steps, low_bytes, &slot)
     }
+    #[inline(always)]
+    fn look_up_coarse_step(self, steps: &CoarseSteps, slot: Row) -> (Row, Row, Row) {
+        coarse_step_by_step(steps, &slot)
+    }
 
     #[inline(always)]
     fn refill(self, mut low: Row, mut high: Row, among: Row, words: &[u8; WINDOW]) -> (Row, Row, usize) {
@@ -255,6 +262,20 @@ pub(super) fn step_by_step(steps: &Steps, low_bytes: &LowBytes, slot: &Row) -> (
         symbols[l] = u16::from(symbol);
         scaled[l] = u16::from_le_bytes([low_bytes[usize::from(symbol)], high]);
         offsets[l] = u16::from_le_bytes(offset);
+    }
+    (symbols, scaled, offsets)
+}
+
+/// [`Simd::look_up_coarse_step`] without gathers.
+#[inline(always)]
+pub(super) fn coarse_step_by_step(steps: &CoarseSteps, slot: &Row) -> (Row, Row, Row) {
+    let (mut symbols, mut scaled, mut offsets) = ([0; MAX_LANES], [0; MAX_LANES], [0; MAX_LANES]);
+    for l in 0..MAX_LANES {
+        let step = steps[usize::from(slot[l] >> 2) % steps.len()];
+        let (low, high) = (step as u16, (step >> 16) as u16);
+        symbols[l] = low & 0x0f | (high & 0x0f) << 4;
+        scaled[l] = low & 0xfff0;
+        offsets[l] = high >> 4 << 2 | slot[l] & 3;
     }
     (symbols, scaled, offsets)
 }

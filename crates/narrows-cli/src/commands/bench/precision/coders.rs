@@ -87,7 +87,7 @@ pub fn measure(file: &Path, deepcabac: Option<usize>) -> Result<Coders> {
     };
     let mut coders = Vec::new();
     for bits in STATE_BITS {
-        let options = PackOptions { states: States::Exactly(bits), chunk_rows: None };
+        let options = PackOptions { states: States::Exactly(bits), ..PackOptions::default() };
         let (payload, total) = packed(&layers, &options).map_err(failed)?;
         coders.push(row(
             format!("tANS, {} states", 1 << bits),
