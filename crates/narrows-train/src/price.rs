@@ -33,7 +33,7 @@ const INTEGRAL: f64 = 0.03;
 /// Prices above make weights all zero before the rate can be seen to fall.
 const HIGHEST: f64 = 3.0;
 /// The target is a little below what was asked for, so that what remains of the swinging does not miss it.
-const MARGIN: f64 = 0.98;
+const MARGIN: f64 = 0.99;
 /// Bits a weight that the price is asked for at least, where what it cannot change takes all that was wanted.
 const LEAST: f64 = 0.01;
 /// With accuracy to keep, the first target and how far it goes at most.

@@ -23,7 +23,7 @@ Examples:
 pub struct Args {
     /// A file of packed weights
     packed: PathBuf,
-    /// Put the weights into this ONNX model: packed ones as int8 with a scale (DequantizeLinear), others as float32
+    /// Put the weights into this ONNX model: packed ones as int8 with a scale (`DequantizeLinear`), others as float32
     #[arg(long, value_name = "MODEL")]
     onnx: Option<PathBuf>,
     /// File to write [default: beside the input, without .packed; with --onnx ending in .int8.onnx]

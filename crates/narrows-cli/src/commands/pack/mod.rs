@@ -30,6 +30,7 @@ Examples:
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub struct Args {
     /// A .safetensors file, the .index.json of a checkpoint in several, or an .onnx model
     checkpoint: PathBuf,
