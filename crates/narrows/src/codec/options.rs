@@ -90,7 +90,7 @@ pub enum Target {
     /// - about 100 bytes for each chunk, of which there are four (fewer where these would have few rows), all with 32 lanes;
     /// - up to 2.5 % where tANS takes the place of rANS (see [`CoderChoice::Auto`]);
     /// - from about 32,000 symbols on, what a sample misses (0.5 % of features at 4 bits with contexts): tables fit a sample of
-    ///   the symbols (contexts, and alphabets beyond 64). Where the payload comes out more than 5 % above what the sample
+    ///   the symbols (contexts, and alphabets beyond 64). Where the payload comes out more than 10 % above what the sample
     ///   promised, the stream is coded again with tables that fit all symbols;
     /// - with one table for more than 32 kinds of symbols, frequencies that are multiples of four.
     Speed,

@@ -42,8 +42,9 @@ const SAMPLED_BINS: usize = 16;
 const FEW_SYMBOLS: usize = 32;
 /// Bits that a table entry seems to save in each symbol of a sample, where there is nothing to save: `log2(e) / 2`.
 const BITS_OF_CHANCE: f64 = 0.72;
-/// How much larger a payload may be than a sample led to expect, at most: relative, and bytes.
-const SURPRISE: (f64, f64) = (1.05, 64.0);
+/// How much larger a payload may be than a sample led to expect, at most: relative, and bytes. Tables fit the sample they come
+/// from better than the rest: 1 to 8.5 % on features whose exact tables would not have taken fewer bytes.
+const SURPRISE: (f64, f64) = (1.10, 64.0);
 
 /// Which symbols are looked at for tables and contexts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
