@@ -35,7 +35,7 @@ const MEASURED_PER_EPOCH: usize = 4;
 ///
 /// # fn main() -> narrows_train::Result<()> {
 /// # let (pixels, labels) = (vec![0; 784], vec![0]);
-/// let model = Model::open("models/fashion-resnet/model.onnx".as_ref())?;
+/// let model = Model::open("models/fashion-resnet/model.onnx")?;
 /// let examples = Examples::new([1, 28, 28], pixels, labels)?;
 /// let mut trainer = Trainer::new(&model, examples, Settings::default(), &Device::flex())?;
 /// while !trainer.is_done() {

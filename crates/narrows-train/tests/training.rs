@@ -17,7 +17,7 @@ fn demo(name: &str) -> PathBuf {
 }
 
 fn model() -> Model {
-    Model::open(&demo("model.onnx")).unwrap()
+    Model::open(demo("model.onnx")).unwrap()
 }
 
 /// Test images `from..to`.
