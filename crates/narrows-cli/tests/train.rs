@@ -89,9 +89,7 @@ fn what_cannot_be_trained_is_said_why() {
     folder.write("other.onnx", b"\x93NUMPY");
     assert!(folder.fail(DATA, &["train", "other.onnx", "--dataset", "data"]).contains("not an ONNX model"));
     assert!(
-        folder
-            .fail(USAGE, &["train", MODEL, "--dataset", "data", "--bits", "-1"])
-            .contains("bits per weight")
+        folder.fail(USAGE, &["train", MODEL, "--dataset", "data", "--bits=-1"]).contains("bits per weight")
     );
     folder.fail(USAGE, &["train", MODEL, "--dataset", "data", "--bits", "1", "--float"]);
     folder.write("small.resume", b"nothing");
