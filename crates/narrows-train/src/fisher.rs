@@ -14,8 +14,8 @@ use crate::trainer::NORMALISED_ON;
 use crate::weights::{State, Statistics, Upstream, numbers_of};
 use crate::{Error, Result};
 
-/// Bins of a layer at most.
-const MOST_BINS: u32 = 4095;
+/// Bins of a layer at most: as many as a packed tensor can have.
+const MOST_BINS: u32 = 255;
 
 /// The mean Fisher information of the weights of each layer: the mean square of the gradient of `log p(y | x)`, over images
 /// `x` and answers `y` that the network itself would give.
@@ -104,8 +104,9 @@ pub fn allocate(
     let mut state = State::from_model(model, examples, NORMALISED_ON, device);
     let quantise = |log_scale: f64| {
         let grids = state.layers.iter().zip(information).map(|(layer, f)| {
-            let step = (log_scale.exp2() / f.sqrt()) as f32;
             let widest = layer.weights.iter().fold(0.0_f32, |max, w| max.max(w.abs()));
+            // A layer that wants more bins than there are gets wider ones; nothing is clamped.
+            let step = ((log_scale.exp2() / f.sqrt()) as f32).max(widest / (MOST_BINS / 2) as f32);
             let bins = 2 * (widest / step).round().clamp(1.0, (MOST_BINS / 2) as f32) as u32 + 1;
             Grid { step, bins }
         });

@@ -11,7 +11,7 @@ use narrows_weights::{
 use safetensors::Dtype as Stored;
 
 #[test]
-fn payloads_stay_within_half_a_percent_of_the_entropy() {
+fn payloads_of_one_table_stay_close_to_the_entropy() {
     for (bins, scale) in [
         (3, 0.25),
         (3, 0.45),
