@@ -18,7 +18,7 @@ const STATE_BYTES: usize = 4;
 
 /// All tables.
 #[derive(Debug, Serialize)]
-pub struct Coders {
+pub struct Comparison {
     file: String,
     weights: usize,
     /// Order-0 entropy of each tensor's bins, bits a weight over all.
@@ -60,7 +60,7 @@ struct Layer {
 
 /// Measure the weights of a checkpoint that a trainer left on their grids; `deepcabac` is the size of another coder's stream
 /// of the same weights.
-pub fn measure(file: &Path, deepcabac: Option<usize>) -> Result<Coders> {
+pub fn measure(file: &Path, deepcabac: Option<usize>) -> Result<Comparison> {
     let failed =
         |error: narrows_weights::Error| Failure::weights(format!("cannot use {}", file.display()), &error);
     let checkpoint = Checkpoint::open(file).map_err(failed)?;
@@ -119,7 +119,13 @@ pub fn measure(file: &Path, deepcabac: Option<usize>) -> Result<Coders> {
             ideal(layers.iter().map(contexts)),
         ),
     ];
-    Ok(Coders { file: file.display().to_string(), weights, entropy: bound / weights as f64, coders, models })
+    Ok(Comparison {
+        file: file.display().to_string(),
+        weights,
+        entropy: bound / weights as f64,
+        coders,
+        models,
+    })
 }
 
 /// Bits of symbols under the tables of their own counts, the number of tables, and their bits.

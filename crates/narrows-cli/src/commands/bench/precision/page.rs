@@ -6,7 +6,7 @@ use minijinja::value::{Serde, Value};
 use minijinja::{Environment, context};
 use serde::Serialize;
 
-use super::coders::Coders;
+use super::coders::Comparison;
 use super::runs::{BINS, Family, Result as Row, Results};
 use crate::failure::{Failure, Result};
 use crate::plot::{Axis, BLUE, Chart, GREEN, GREY, Line, Mark, Paint, Scale, Series, VERMILION};
@@ -56,7 +56,7 @@ impl Spread {
     }
 }
 
-pub fn render(results: &Results, coders: Option<&Coders>) -> Result<String> {
+pub fn render(results: &Results, coders: Option<&Comparison>) -> Result<String> {
     let failed = |error: minijinja::Error| Failure::data("cannot write the report").because(error);
     let mut environment = Environment::new();
     environment.add_template("report.html", TEMPLATE).map_err(failed)?;
