@@ -99,25 +99,41 @@ pub(crate) fn choose_contexts(counts: [&[u64]; 2]) -> Option<Choice> {
 }
 
 fn best_of(counts: &[&[u64]], candidates: std::ops::RangeInclusive<u32>) -> Option<Choice> {
-    let mut best: Option<Choice> = None;
+    let mut best: Option<Candidate> = None;
     for state_bits in candidates {
-        let Some(choice) = with_states(counts, state_bits) else { continue };
-        if best.as_ref().is_none_or(|best| choice.bits < best.bits * (1.0 - WORTH_IT)) {
-            best = Some(choice);
+        let Some(found) = with_states(counts, state_bits) else { continue };
+        if best.as_ref().is_none_or(|best| found.choice.bits < best.choice.bits * (1.0 - WORTH_IT)) {
+            best = Some(found);
         }
     }
-    best
+    let Candidate { mut choice, kept, outliers } = best?;
+    let few = kept.iter().flatten().sum::<u64>() <= SMALL;
+    let fewer = if few { choice.mantissa.saturating_sub(2)..choice.mantissa } else { 0..0 };
+    for mantissa in fewer {
+        let coarser = with_mantissa(&kept, choice.state_bits, mantissa, outliers);
+        if let Some(coarser) = coarser.filter(|coarser| coarser.bits < choice.bits) {
+            choice = coarser;
+        }
+    }
+    Some(choice)
+}
+
+/// A choice, and what it was made of: symbols that are coded, counted by context, and bits of the list of the others.
+struct Candidate {
+    choice: Choice,
+    kept: Vec<Vec<u64>>,
+    outliers: f64,
 }
 
 /// The best machines of `2^state_bits` states, one for each context.
-fn with_states(contexts: &[&[u64]], state_bits: u32) -> Option<Choice> {
+fn with_states(contexts: &[&[u64]], state_bits: u32) -> Option<Candidate> {
     let counts: Vec<u64> =
         (0..contexts[0].len()).map(|bin| contexts.iter().map(|counts| counts[bin]).sum()).collect();
     let counts = counts.as_slice();
     let total: u64 = counts.iter().sum();
     let zero = counts.len() / 2;
     let states = 1_u64 << state_bits;
-    let mut best: Option<Choice> = None;
+    let mut best: Option<Candidate> = None;
     let mut tried = usize::MAX;
     for divisor in [u64::MAX, 32, 16, 8, 4, 2, 1] {
         let least = if divisor == u64::MAX { 1 } else { (total / (states * divisor)).max(1) };
@@ -141,13 +157,10 @@ fn with_states(contexts: &[&[u64]], state_bits: u32) -> Option<Choice> {
         };
         let kept: Vec<Vec<u64>> = contexts.iter().map(of_context).collect();
         let symbols = usize::try_from(total.min(1 << 30)).expect("bounded") / contexts.len();
-        let (most, outliers) = (mantissa_bits(symbols, present), outlier_bits(counts, least, total));
-        let fewest = if total <= SMALL { most.saturating_sub(2) } else { most };
-        for mantissa in fewest..=most {
-            let Some(choice) = with_mantissa(&kept, state_bits, mantissa, outliers) else { continue };
-            if best.as_ref().is_none_or(|best| choice.bits < best.bits) {
-                best = Some(choice);
-            }
+        let (mantissa, outliers) = (mantissa_bits(symbols, present), outlier_bits(counts, least, total));
+        let Some(choice) = with_mantissa(&kept, state_bits, mantissa, outliers) else { continue };
+        if best.as_ref().is_none_or(|best| choice.bits < best.choice.bits) {
+            best = Some(Candidate { choice, kept, outliers });
         }
     }
     best

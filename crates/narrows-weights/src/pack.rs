@@ -134,6 +134,8 @@ pub(crate) struct Search {
     kept_bytes: f64,
     /// What everything but the weights took in the last file, bits a weight.
     overhead: f64,
+    /// How much more than asked for is as good, relative.
+    over: f64,
 }
 
 /// What a file's bytes say.
@@ -171,7 +173,12 @@ impl Search {
     /// A search that starts from a guess at what everything but weights takes.
     pub(crate) fn about(bits: f64, (elements, weights, kept_bytes): (f64, f64, f64), bytes: f64) -> Self {
         let asked = ((bits * elements - 8.0 * bytes) / weights / (1.0 + NEAR)).clamp(bits / 4.0, 8.0);
-        Self { bits, asked, elements, weights, kept_bytes, overhead: 0.0 }
+        Self { bits, asked, elements, weights, kept_bytes, overhead: 0.0, over: 0.0 }
+    }
+
+    /// A search for an entropy of so many bits a weight, for which a little more is as good as a little less.
+    pub(crate) fn of_entropy(bits: f64, weights: f64) -> Self {
+        Self { over: NEAR, ..Self::about(bits, (weights, weights, 0.0), 0.0) }
     }
 
     /// Take up what a file of the entropy `asked` for took, and ask for another.
@@ -182,7 +189,7 @@ impl Search {
         let asked = self.asked + (self.bits * (1.0 - AIM) - taken) * self.elements / self.weights;
         let capped = asked.min(8.0);
         // At as many bits as there are, less than was asked for is all that can be had.
-        if (-NEAR..=0.0).contains(&missed) || (missed < 0.0 && capped <= self.asked) {
+        if (-NEAR..=self.over).contains(&missed) || (missed < 0.0 && capped <= self.asked) {
             return Ok(Next::Done);
         }
         if missed > 0.0 && self.asked <= LEAST_ENTROPY {

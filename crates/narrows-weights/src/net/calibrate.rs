@@ -107,7 +107,7 @@ impl Search {
         }
         let (weights, rows) = (weights as f64, rows as f64);
         match settings.counted {
-            Counted::Entropy => Self::about(settings.bits, (weights, weights, 0.0), 0.0),
+            Counted::Entropy => Self::of_entropy(settings.bits, weights),
             Counted::File => {
                 let layers = model.layers().len() as f64;
                 Self::about(settings.bits, (weights + rows, weights, 0.0), 3.0 * rows + 200.0 * layers)
