@@ -3,9 +3,7 @@
 //! A machine of few states cannot give a rare symbol a small enough probability: the rarest it can give is about
 //! `1 / (2 S ln 2)`. Those below are taken out of the stream (a zero is coded in their place) and listed.
 
-use narrows::machine::{
-    BitWriter, Machine, STATE_BITS, Scale, Table, mantissa_bits, weight, write_weights,
-};
+use narrows::machine::{BitWriter, Machine, STATE_BITS, Scale, Table, mantissa_bits, weight, write_weights};
 
 use crate::contexts;
 use crate::encode::lanes_for;

@@ -57,7 +57,8 @@ pub fn pack(quantized: &Quantized, dtype: Dtype, shape: &Shape, options: &PackOp
         return Ok(out);
     }
     let Some(choice) = choice::choose(&counts, options.states) else {
-        let chunk_rows = options.chunk_rows.unwrap_or(choice::STREAM_SYMBOLS.div_ceil(columns)).clamp(1, rows);
+        let chunk_rows =
+            options.chunk_rows.unwrap_or(choice::STREAM_SYMBOLS.div_ceil(columns)).clamp(1, rows);
         return write_streams(quantized, &header(Content::Streams, chunk_rows));
     };
     let lanes = lanes_for(choice.bits / 8.0, choice.state_bits);
@@ -164,7 +165,8 @@ impl Outliers {
 /// The Rice parameter that takes the fewest bits for these numbers.
 fn best_rice<I: Iterator<Item = u64>>(numbers: impl Fn() -> I) -> u8 {
     let about = rice_parameter(numbers().sum::<u64>() / (numbers().count() as u64).max(1));
-    let bits = |&parameter: &u32| numbers().map(|number| (number >> parameter) + u64::from(parameter)).sum::<u64>();
+    let bits =
+        |&parameter: &u32| numbers().map(|number| (number >> parameter) + u64::from(parameter)).sum::<u64>();
     (about.saturating_sub(1)..=about + 1).min_by_key(bits).unwrap_or(about).min(MAX_RICE.into()) as u8
 }
 

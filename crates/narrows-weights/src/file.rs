@@ -283,7 +283,12 @@ impl Writer {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         // A link stays one; what it points to is replaced.
-        Self { path: path.canonicalize().unwrap_or(path), spools: [const { None }; 4], packed: true, counting: false }
+        Self {
+            path: path.canonicalize().unwrap_or(path),
+            spools: [const { None }; 4],
+            packed: true,
+            counting: false,
+        }
     }
 
     /// One that counts the bytes of a file and writes none.

@@ -101,11 +101,7 @@ pub(crate) struct LosslessDecoder {
 
 impl LosslessDecoder {
     /// Decode a tensor part by part.
-    pub(crate) fn decode(
-        &mut self,
-        bytes: &[u8],
-        mut each: impl FnMut(&Tensor) -> Result<()>,
-    ) -> Result<()> {
+    pub(crate) fn decode(&mut self, bytes: &[u8], mut each: impl FnMut(&Tensor) -> Result<()>) -> Result<()> {
         described(bytes)?;
         for frame in frames(bytes)? {
             self.decoder.decode_into(frame, &mut self.part)?;

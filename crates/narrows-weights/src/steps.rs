@@ -84,7 +84,11 @@ impl Settings {
     pub(crate) fn check(&self) -> Result<()> {
         let value = self.bits;
         if !(value > 0.0 && value <= 8.0) {
-            return Err(Error::InvalidOption { what: "bits a weight", value, allowed: "above 0 and at most 8" });
+            return Err(Error::InvalidOption {
+                what: "bits a weight",
+                value,
+                allowed: "above 0 and at most 8",
+            });
         }
         Grid::new(vec![1.0], self.bins)?;
         // Beyond, steps only get so fine that most weights are cut off.

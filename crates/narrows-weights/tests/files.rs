@@ -7,8 +7,8 @@ use std::path::Path;
 
 use common::Random;
 use narrows_weights::{
-    Checkpoint, Counted, Error, Mode, PackOptions, PackedFile, Scope, Settings, Tensor, Writer, pack_checkpoint,
-    unpack_file,
+    Checkpoint, Counted, Error, Mode, PackOptions, PackedFile, Scope, Settings, Tensor, Writer,
+    pack_checkpoint, unpack_file,
 };
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
@@ -55,8 +55,7 @@ fn a_packed_file_is_a_safetensors_file_and_unpacks_to_what_was_quantised() {
         for lambda in [0.0, 0.1] {
             let settings = Settings { bits: 3.0, least_weights: 100, scope, lambda, ..Settings::default() };
             let mode = Mode::Quantize(settings, None);
-            let outcome =
-                pack_checkpoint(&source, &packed, &mode, &PackOptions::default(), |_| {}).unwrap();
+            let outcome = pack_checkpoint(&source, &packed, &mode, &PackOptions::default(), |_| {}).unwrap();
             let reports = outcome.tensors;
             let bits: f64 = reports.iter().filter_map(|r| r.entropy.map(|h| h * r.elements as f64)).sum();
             assert!((bits / (48.0 * 60.0 + 64.0 * 40.0) - 3.0).abs() < 0.05, "{scope:?} {lambda}: {bits}");

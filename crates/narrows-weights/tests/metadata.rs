@@ -113,10 +113,16 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         (key, word.clone()).prop_map(|(key, text)| Change::Text(key, json!(text))),
         (0..4_usize, prop::sample::select(dtypes)).prop_map(|(at, d)| Change::Field(at, "dtype", json!(d))),
-        (0..4_usize, prop::collection::vec(number(), 0..4))
-            .prop_map(|(at, dims)| Change::Field(at, "shape", json!(dims))),
-        (0..4_usize, number(), number())
-            .prop_map(|(at, from, to)| Change::Field(at, "data_offsets", json!([from, to]))),
+        (0..4_usize, prop::collection::vec(number(), 0..4)).prop_map(|(at, dims)| Change::Field(
+            at,
+            "shape",
+            json!(dims)
+        )),
+        (0..4_usize, number(), number()).prop_map(|(at, from, to)| Change::Field(
+            at,
+            "data_offsets",
+            json!([from, to])
+        )),
         (0..4_usize, word).prop_map(|(at, name)| Change::Rename(at, name)),
         (0..4_usize).prop_map(Change::Drop),
     ]
@@ -169,7 +175,8 @@ fn metadata_that_say_anything_give_an_error_or_the_right_values() {
         read.set(read.get() + 1);
         for (name, values) in found {
             // A tensor that kept its name and is still packed has its values, or none.
-            let (Ok(values), Some((_, Ok(expected)))) = (values, right.iter().find(|(own, _)| *own == name)) else {
+            let (Ok(values), Some((_, Ok(expected)))) = (values, right.iter().find(|(own, _)| *own == name))
+            else {
                 continue;
             };
             unpacked.set(unpacked.get() + 1);

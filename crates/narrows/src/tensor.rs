@@ -462,7 +462,9 @@ impl Tensor {
     /// The elements as little-endian bytes: where they lie, on machines that keep numbers so.
     pub fn le_bytes(&self) -> Cow<'_, [u8]> {
         if cfg!(target_endian = "little") {
-            return Cow::Borrowed(with_elements!(self.elements(), elements => bytemuck::cast_slice(elements)));
+            return Cow::Borrowed(
+                with_elements!(self.elements(), elements => bytemuck::cast_slice(elements)),
+            );
         }
         let mut bytes = Vec::with_capacity(self.shape.elements() * self.dtype().size());
         with_elements!(self.elements(), elements => write_le(elements, &mut bytes));

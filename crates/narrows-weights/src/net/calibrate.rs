@@ -15,9 +15,9 @@ use super::classifier::Product;
 use super::compensate::{Factor, Moments};
 use super::{Images, Kind, Layer, LayerWeights, Model, Network};
 use crate::checkpoint::Checkpoint;
+use crate::encode::PackOptions;
 use crate::error::{Error, Result};
 use crate::grid::{Grid, Quantized};
-use crate::encode::PackOptions;
 use crate::pack::{Next, Search, floats, network_bytes};
 use crate::steps::{Calibration, Counted, Settings, grids};
 
@@ -79,8 +79,12 @@ pub fn calibrated(
     let mut best = None;
     for correction in 0..CORRECTIONS {
         let asked = Settings { bits: search.asked, lambda: 0.0, ..settings.clone() };
-        let found =
-            float.quantised(model, images, &grids(&checkpoint, &asked, Some(&importance))?, settings.lambda)?;
+        let found = float.quantised(
+            model,
+            images,
+            &grids(&checkpoint, &asked, Some(&importance))?,
+            settings.lambda,
+        )?;
         let next = search.found(match settings.counted {
             Counted::Entropy => entropy_bytes(&found),
             Counted::File => network_bytes(model, &found, options)?,

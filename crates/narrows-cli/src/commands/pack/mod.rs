@@ -164,9 +164,7 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let packed = if args.lossless {
         pack(&Mode::Lossless).map_err(Unpacked::into_failure)?
     } else {
-        with_bits(args, 0.0, output, |settings| {
-            pack(&Mode::Quantize(settings.clone(), calibration.clone()))
-        })?
+        with_bits(args, 0.0, output, |settings| pack(&Mode::Quantize(settings.clone(), calibration.clone())))?
     };
     report(&path, &packed, output)
 }
