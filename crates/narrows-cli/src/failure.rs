@@ -110,7 +110,7 @@ impl Failure {
         let code = match innermost {
             E::Io { source, .. } if source.kind() == ErrorKind::NotFound => Code::NoInput,
             E::Io { .. } => Code::Io,
-            E::InvalidOption { .. } | E::NoSuchTensor { .. } => Code::Usage,
+            E::InvalidOption { .. } | E::NoSuchTensor { .. } | E::TooFewBits { .. } => Code::Usage,
             _ => Code::Data,
         };
         let mut failure = Self::new(code, sentence).because(error);

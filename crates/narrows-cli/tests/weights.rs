@@ -25,8 +25,11 @@ fn a_checkpoint_is_packed_shown_and_unpacked() {
     folder.write("model.safetensors", &checkpoint(64));
     let report = folder.json(&["pack", "model.safetensors", "--bits", "2.5"]);
     assert_eq!(report["file"], "model.packed.safetensors");
-    let entropy = report["entropy_bits_per_weight"].as_f64().unwrap();
-    assert!((entropy - 2.5).abs() < 0.1, "{entropy}");
+    // Every byte of the file is counted.
+    let length = fs::metadata(folder.path("model.packed.safetensors")).unwrap().len();
+    let bits = 8.0 * length as f64 / (64.0 * 96.0 + 2.0);
+    assert!((2.45..=2.5).contains(&bits), "{bits}");
+    assert!((report["bits_per_weight"].as_f64().unwrap() - bits).abs() < 1e-9);
     assert_eq!(report["tensors"][1]["kind"], "packed");
     assert_eq!(report["tensors"][0]["kind"], "plain");
 
@@ -70,6 +73,14 @@ fn what_cannot_be_packed_or_unpacked_is_said() {
     folder.fail(DATA, &["pack", "noise.safetensors"]);
     folder.fail(USAGE, &["pack", "model.safetensors", "--bits", "0"]);
     folder.fail(USAGE, &["pack", "model.safetensors", "--bins", "4"]);
+    let said = folder.fail(USAGE, &["pack", "model.safetensors", "--bins", "7", "--bits", "3"]);
+    assert!(said.contains("nine tenths"), "{said}");
+    let said = folder.fail(USAGE, &["pack", "model.safetensors", "--bits", "0.2"]);
+    assert!(said.contains("too few") && said.contains("--bits"), "{said}");
+    // Nobody asked for bits that a file of little more than a header cannot have.
+    folder.write("tiny.safetensors", &checkpoint(11));
+    let said = text(&folder.succeed(&["pack", "tiny.safetensors"]).stderr);
+    assert!(said.contains("not the file"), "{said}");
     folder.fail(DATA, &["unpack", "model.safetensors", "-o", "x.safetensors"]);
     folder.succeed(&["pack", "model.safetensors", "-q"]);
     let said = folder.fail(USAGE, &["pack", "model.packed.safetensors", "-o", "twice.safetensors"]);
@@ -92,7 +103,7 @@ fn what_cannot_be_packed_or_unpacked_is_said() {
 fn a_pack_that_is_killed_leaves_the_old_file_or_the_whole_new_one() {
     let folder = Folder::new("pack-killed");
     folder.write("model.safetensors", &checkpoint(2000));
-    folder.succeed(&["pack", "model.safetensors", "-q", "--bits", "1"]);
+    folder.succeed(&["pack", "model.safetensors", "-q", "--bits", "3"]);
     let old = fs::read(folder.path("model.packed.safetensors")).unwrap();
     folder.succeed(&["pack", "model.safetensors", "-q", "-o", "new.safetensors"]);
     let new = fs::read(folder.path("new.safetensors")).unwrap();

@@ -9,13 +9,11 @@ use crate::examples::{Augmentation, Examples};
 use crate::quantise::{Grid, Rate};
 use crate::random::Random;
 use crate::run::run;
+use crate::settings::MOST_BINS;
 use crate::trained::Trained;
 use crate::trainer::NORMALISED_ON;
 use crate::weights::{State, Statistics, Upstream, numbers_of};
 use crate::{Error, Result};
-
-/// Bins of a layer at most: as many as a packed tensor can have.
-const MOST_BINS: u32 = 255;
 
 /// The mean Fisher information of the weights of each layer: the mean square of the gradient of `log p(y | x)`, over images
 /// `x` and answers `y` that the network itself would give.

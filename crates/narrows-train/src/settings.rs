@@ -56,6 +56,9 @@ pub enum Goal {
     Drop(f64),
 }
 
+/// Bins of a layer at most: as many as a packed tensor can have.
+pub(crate) const MOST_BINS: u32 = 2 * narrows_weights::MAX_HALF as u32 + 1;
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -96,8 +99,11 @@ impl Settings {
             return Err(Error::setting("shift", &self.augmentation.shift, "at most 64 pixels"));
         }
         let Precision::Learned { bins, goal } = self.precision else { return Ok(()) };
-        if !(2..=4095).contains(&bins) {
-            return Err(Error::setting("number of bins", &bins, "from 2 to 4095"));
+        // Without a bin at zero they are every other one of a packed tensor's.
+        let most = if bins % 2 == 1 { MOST_BINS } else { MOST_BINS.div_ceil(2) };
+        if !(2..=most).contains(&bins) {
+            let range = "odd from 3 to 255 or even from 2 to 128, which is what packed weights hold";
+            return Err(Error::setting("number of bins", &bins, range));
         }
         match goal {
             Goal::Price(price) if !(0.0..=1e3).contains(&price) => {

@@ -3,17 +3,26 @@
 //! A machine of few states cannot give a rare symbol a small enough probability: the rarest it can give is about
 //! `1 / (2 S ln 2)`. Those below are taken out of the stream (a zero is coded in their place) and listed.
 
-use narrows::machine::{Machine, STATE_BITS, Scale, Table, mantissa_bits, weight};
+use narrows::machine::{BitWriter, Machine, STATE_BITS, Scale, Table, mantissa_bits, weight, write_weights};
 
 use crate::contexts;
+use crate::encode::lanes_for;
 use crate::grid::entropy;
 
 /// Precision of the weights that a machine's spread follows.
 pub(crate) const WEIGHT_BITS: u32 = 14;
 /// More states are taken only if they save more than this share.
 const WORTH_IT: f64 = 0.0015;
-/// A stream of rANS is taken where tANS loses more than this share to the entropy.
-const MOST_LOSS: f64 = 0.01;
+/// A stream of rANS is taken where it saves more than this share: products decode it at half the speed.
+const WORTH_RANS: f64 = 0.003;
+/// What rANS loses to the entropy with frequencies of 14 bits, the share of its chunks not counted.
+const RANS_LOSS: f64 = 0.0005;
+/// Bits of an entry of its table, about.
+const RANS_ENTRY_BITS: f64 = 8.0;
+/// Bytes of payload from which on rANS is looked at: below, products would wait for its few lanes.
+const LEAST_RANS: f64 = 16384.0;
+/// Symbols up to which tables with fewer mantissa bits are tried: they are a part of what so small tensors take.
+const SMALL: u64 = 1 << 17;
 
 /// How tensors are coded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,16 +54,41 @@ pub(crate) struct Choice {
     pub(crate) weights: Vec<u32>,
     pub(crate) contexts: usize,
     pub(crate) mantissa: u32,
-    /// Bits it will take, about: stream and outliers.
+    /// Bits it will take, about: first states, stream, outliers and table.
     pub(crate) bits: f64,
 }
 
 /// The best machine for bins counted so, or `None` where rANS is better by much. At least two bins occur.
 pub(crate) fn choose(counts: &[u64], states: States) -> Option<Choice> {
-    let bound = entropy(counts) * counts.iter().sum::<u64>() as f64;
     let best = best_of(&[counts], states.candidates());
     let forced = matches!(states, States::Exactly(_));
-    best.filter(|best| forced || best.bits <= bound * (1.0 + MOST_LOSS) + 64.0)
+    best.filter(|best| forced || rans_bits(counts).is_none_or(|rans| best.bits * (1.0 - WORTH_RANS) <= rans))
+}
+
+/// Bits of streams of rANS, about; none where they are not to be had.
+fn rans_bits(counts: &[u64]) -> Option<f64> {
+    let bits = entropy(counts) * counts.iter().sum::<u64>() as f64 * (1.0 + RANS_LOSS);
+    let present = counts.iter().filter(|&&n| n > 0).count() as f64;
+    let streams = counts.iter().sum::<u64>().div_ceil(STREAM_SYMBOLS as u64) as f64;
+    let chunks = streams * rans_chunks(bits / 8.0 / streams) as f64;
+    let all = bits + streams * present * RANS_ENTRY_BITS + chunks * 8.0 * RANS_CHUNK_BYTES;
+    (bits >= 8.0 * LEAST_RANS).then_some(all)
+}
+
+/// Symbols of a stream of rANS, at least, where a tensor has so many: it carries a table.
+pub(crate) const STREAM_SYMBOLS: usize = 1 << 18;
+/// Bytes that a chunk of rANS costs: 32 lanes, and its length.
+const RANS_CHUNK_BYTES: f64 = 100.0;
+/// The share of a stream that its chunks may cost.
+const RANS_OVERHEAD: f64 = 0.0035;
+
+/// Chunks of a stream of rANS of so many bytes: four, two or one decode side by side.
+pub(crate) fn rans_chunks(bytes: f64) -> usize {
+    match (bytes * RANS_OVERHEAD / RANS_CHUNK_BYTES) as usize {
+        0..2 => 1,
+        2..4 => 2,
+        _ => 4,
+    }
 }
 
 /// The best pair of machines for bins counted so in two contexts.
@@ -63,25 +97,41 @@ pub(crate) fn choose_contexts(counts: [&[u64]; 2]) -> Option<Choice> {
 }
 
 fn best_of(counts: &[&[u64]], candidates: std::ops::RangeInclusive<u32>) -> Option<Choice> {
-    let mut best: Option<Choice> = None;
+    let mut best: Option<Candidate> = None;
     for state_bits in candidates {
-        let Some(choice) = with_states(counts, state_bits) else { continue };
-        if best.as_ref().is_none_or(|best| choice.bits < best.bits * (1.0 - WORTH_IT)) {
-            best = Some(choice);
+        let Some(found) = with_states(counts, state_bits) else { continue };
+        if best.as_ref().is_none_or(|best| found.choice.bits < best.choice.bits * (1.0 - WORTH_IT)) {
+            best = Some(found);
         }
     }
-    best
+    let Candidate { mut choice, kept, outliers } = best?;
+    let few = kept.iter().flatten().sum::<u64>() <= SMALL;
+    let fewer = if few { choice.mantissa.saturating_sub(2)..choice.mantissa } else { 0..0 };
+    for mantissa in fewer {
+        let coarser = with_mantissa(&kept, choice.state_bits, mantissa, outliers);
+        if let Some(coarser) = coarser.filter(|coarser| coarser.bits < choice.bits) {
+            choice = coarser;
+        }
+    }
+    Some(choice)
+}
+
+/// A choice, and what it was made of: symbols that are coded, counted by context, and bits of the list of the others.
+struct Candidate {
+    choice: Choice,
+    kept: Vec<Vec<u64>>,
+    outliers: f64,
 }
 
 /// The best machines of `2^state_bits` states, one for each context.
-fn with_states(contexts: &[&[u64]], state_bits: u32) -> Option<Choice> {
+fn with_states(contexts: &[&[u64]], state_bits: u32) -> Option<Candidate> {
     let counts: Vec<u64> =
         (0..contexts[0].len()).map(|bin| contexts.iter().map(|counts| counts[bin]).sum()).collect();
     let counts = counts.as_slice();
     let total: u64 = counts.iter().sum();
     let zero = counts.len() / 2;
     let states = 1_u64 << state_bits;
-    let mut best: Option<Choice> = None;
+    let mut best: Option<Candidate> = None;
     let mut tried = usize::MAX;
     for divisor in [u64::MAX, 32, 16, 8, 4, 2, 1] {
         let least = if divisor == u64::MAX { 1 } else { (total / (states * divisor)).max(1) };
@@ -93,10 +143,7 @@ fn with_states(contexts: &[&[u64]], state_bits: u32) -> Option<Choice> {
             continue;
         }
         tried = present;
-        let symbols = usize::try_from(total.min(1 << 30)).expect("bounded") / contexts.len();
-        let mantissa = mantissa_bits(symbols, present);
-        let (mut weights, mut bits) = (Vec::new(), outlier_bits(counts, least, total));
-        for context in contexts {
+        let of_context = |context: &&[u64]| {
             let listed: u64 = (0..counts.len()).filter(|&bin| !keeps(bin)).map(|bin| context[bin]).sum();
             // What occurs in one context can be coded in both.
             let other = u64::from(contexts.len() > 1);
@@ -104,18 +151,34 @@ fn with_states(contexts: &[&[u64]], state_bits: u32) -> Option<Choice> {
                 let n = if bin == zero { n + listed } else { n };
                 if occurs(bin) { n.max(other) } else { 0 }
             };
-            let kept: Vec<u64> = context.iter().enumerate().map(kept).collect();
-            let own = weights_of(&kept, mantissa);
-            let Some(machine) = machine(&own, state_bits) else { break };
-            bits += machine_bits(&machine, &kept);
-            weights.extend(own);
-        }
-        if weights.len() == contexts.len() * counts.len() && best.as_ref().is_none_or(|best| bits < best.bits)
-        {
-            best = Some(Choice { state_bits, weights, contexts: contexts.len(), mantissa, bits });
+            context.iter().enumerate().map(kept).collect::<Vec<u64>>()
+        };
+        let kept: Vec<Vec<u64>> = contexts.iter().map(of_context).collect();
+        let symbols = usize::try_from(total.min(1 << 30)).expect("bounded") / contexts.len();
+        let (mantissa, outliers) = (mantissa_bits(symbols, present), outlier_bits(counts, least, total));
+        let Some(choice) = with_mantissa(&kept, state_bits, mantissa, outliers) else { continue };
+        if best.as_ref().is_none_or(|best| choice.bits < best.choice.bits) {
+            best = Some(Candidate { choice, kept, outliers });
         }
     }
     best
+}
+
+/// Machines of `2^state_bits` states for symbols counted so in each context, from weights of so many mantissa bits.
+fn with_mantissa(kept: &[Vec<u64>], state_bits: u32, mantissa: u32, outliers: f64) -> Option<Choice> {
+    let (mut weights, mut bits) = (Vec::new(), outliers);
+    for counts in kept {
+        let own = weights_of(counts, mantissa);
+        bits += machine_bits(&machine(&own, state_bits)?, counts);
+        weights.extend(own);
+    }
+    bits += (lanes_for(bits / 8.0, state_bits) * state_bits as usize) as f64;
+    let mut table = Vec::new();
+    let mut writer = BitWriter::new(&mut table);
+    write_weights(&weights, kept.len(), Scale { bits: WEIGHT_BITS, mantissa }, &mut writer);
+    writer.finish();
+    bits += 8.0 * table.len() as f64;
+    Some(Choice { state_bits, weights, contexts: kept.len(), mantissa, bits })
 }
 
 fn weights_of(counts: &[u64], mantissa: u32) -> Vec<u32> {

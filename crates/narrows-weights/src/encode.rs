@@ -6,7 +6,7 @@ use narrows::{Dtype, Shape, SymbolEncoder, SymbolLayout, Target};
 use crate::choice::{self, Choice, States, rice_parameter};
 use crate::contexts::{self, Contexts};
 use crate::error::{Error, Result};
-use crate::frame::{Content, GROUP, Header, Tans, matrix_of, put_varint, seal};
+use crate::frame::{Content, GROUP, Header, MAX_RICE, Tans, matrix_of, put_varint, seal};
 use crate::grid::Quantized;
 
 /// The share of a payload that first states and bit-stream lengths may cost.
@@ -15,8 +15,6 @@ const OVERHEAD: f64 = 0.002;
 const STREAM_BYTES: f64 = 2.5;
 /// Chunks that a product decodes side by side.
 pub(crate) const SIDE_BY_SIDE: usize = 4;
-/// Symbols of a chunk of rANS, at least: it carries a table.
-const STREAM_SYMBOLS: usize = 1 << 18;
 
 /// What packing can be asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -59,7 +57,8 @@ pub fn pack(quantized: &Quantized, dtype: Dtype, shape: &Shape, options: &PackOp
         return Ok(out);
     }
     let Some(choice) = choice::choose(&counts, options.states) else {
-        let chunk_rows = options.chunk_rows.unwrap_or(STREAM_SYMBOLS.div_ceil(columns)).clamp(1, rows);
+        let chunk_rows =
+            options.chunk_rows.unwrap_or(choice::STREAM_SYMBOLS.div_ceil(columns)).clamp(1, rows);
         return write_streams(quantized, &header(Content::Streams, chunk_rows));
     };
     let lanes = lanes_for(choice.bits / 8.0, choice.state_bits);
@@ -105,9 +104,7 @@ fn in_contexts(
     let values = contexts::to_order(&contexts::order(columns, lanes), &quantized.values);
     let counts = contexts::counts(&values, half, (columns, lanes, chunk_rows));
     let two = choice::choose_contexts([&counts[0], &counts[1]])?;
-    // A second table takes about as much as it says with its mantissas and exponents.
-    let table = f64::from(two.mantissa + 2) * two.weights.iter().filter(|&&w| w > 0).count() as f64 / 2.0;
-    let worth_it = two.bits + table < one.bits * (1.0 - contexts::WORTH_IT);
+    let worth_it = two.bits < one.bits * (1.0 - contexts::WORTH_IT);
     let ordered = || Quantized { values, grid: quantized.grid.clone(), rows: quantized.rows, columns };
     worth_it.then(|| (two, ordered()))
 }
@@ -134,7 +131,7 @@ fn chunk_cost(lanes: usize, state_bits: u32) -> f64 {
 }
 
 /// As many lanes as a payload of so many bytes can pay for; 64 are what products decode fastest.
-fn lanes_for(bytes: f64, state_bits: u32) -> usize {
+pub(crate) fn lanes_for(bytes: f64, state_bits: u32) -> usize {
     let affordable = |&lanes: &usize| chunk_cost(lanes, state_bits) <= 2.0 * OVERHEAD * bytes;
     [MAX_LANES, 32].into_iter().find(affordable).unwrap_or(16)
 }
@@ -156,12 +153,21 @@ impl Outliers {
         let all = quantized.values.iter().enumerate().filter(|(_, value)| is(**value));
         let list: Vec<(u64, i8)> = all.map(|(index, &value)| (index as u64, value)).collect();
         let parameters = (!list.is_empty()).then(|| {
-            let count = list.len() as u64;
-            let magnitudes: u64 = list.iter().map(|(_, value)| u64::from(value.unsigned_abs()) - 1).sum();
-            [quantized.values.len() as u64 / count, magnitudes / count].map(|mean| rice_parameter(mean) as u8)
+            let before = std::iter::once(0).chain(list.iter().map(|(index, _)| index + 1));
+            let gaps = || before.clone().zip(&list).map(|(before, (index, _))| index - before);
+            let magnitudes = || list.iter().map(|(_, value)| u64::from(value.unsigned_abs()) - 1);
+            [best_rice(gaps), best_rice(magnitudes)]
         });
         Self { list, parameters }
     }
+}
+
+/// The Rice parameter that takes the fewest bits for these numbers.
+fn best_rice<I: Iterator<Item = u64>>(numbers: impl Fn() -> I) -> u8 {
+    let about = rice_parameter(numbers().sum::<u64>() / (numbers().count() as u64).max(1));
+    let bits =
+        |&parameter: &u32| numbers().map(|number| (number >> parameter) + u64::from(parameter)).sum::<u64>();
+    (about.saturating_sub(1)..=about + 1).min_by_key(bits).unwrap_or(about).min(MAX_RICE.into()) as u8
 }
 
 fn write_chunks(quantized: &Quantized, header: &Header, outliers: &Outliers, out: &mut Vec<u8>) {
@@ -274,7 +280,8 @@ fn put_rice(bits: &mut BitWriter<'_>, value: u64, parameter: u32) -> u64 {
 fn write_streams(quantized: &Quantized, header: &Header) -> Result<Vec<u8>> {
     let (mut out, mut payload, mut stream) = (Vec::new(), Vec::new(), Vec::new());
     header.write(&mut out);
-    let mut encoder = SymbolEncoder::new(Target::Size);
+    let bytes = quantized.entropy() / 8.0 * (header.chunk_rows * quantized.columns) as f64;
+    let mut encoder = SymbolEncoder::new(Target::Size).with_chunks(choice::rans_chunks(bytes));
     let half = quantized.grid.half();
     for chunk in 0..header.chunks() {
         let rows = header.rows_of(chunk);

@@ -116,6 +116,16 @@ pub enum Error {
         /// What it may be.
         allowed: &'static str,
     },
+    /// A file of so few bits a weight cannot be.
+    #[error(
+        "{bits} bits a weight are too few: headers, tables, steps and what is not packed take {least:.3} of them alone"
+    )]
+    TooFewBits {
+        /// What was asked for.
+        bits: f64,
+        /// What is taken by everything but the packed weights themselves.
+        least: f64,
+    },
     /// NaN or infinity, which only the lossless mode carries.
     #[error("element {index} is {value}; quantisers need finite values (the lossless mode carries them)")]
     NonFinite {

@@ -226,7 +226,8 @@ struct Entry {
 
 /// Tensors with elements of one size, on their way to a file.
 struct Spool {
-    file: BufWriter<File>,
+    /// None where bytes are only counted.
+    file: Option<BufWriter<File>>,
     entries: Vec<Entry>,
 }
 
@@ -245,7 +246,7 @@ impl Stream<'_> {
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.entry.bytes += bytes.len() as u64;
         let failed = |source| Error::Io { what: "write beside", path: self.path.clone(), source };
-        self.spool.file.write_all(bytes).map_err(failed)
+        self.spool.file.as_mut().map_or(Ok(()), |file| file.write_all(bytes)).map_err(failed)
     }
 
     /// That was all of it.
@@ -273,6 +274,8 @@ pub struct Writer {
     spools: [Option<Spool>; 4],
     /// Whether the file is one of packed weights, and says so.
     packed: bool,
+    /// Whether bytes are only counted.
+    counting: bool,
 }
 
 impl Writer {
@@ -280,7 +283,17 @@ impl Writer {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         // A link stays one; what it points to is replaced.
-        Self { path: path.canonicalize().unwrap_or(path), spools: [const { None }; 4], packed: true }
+        Self {
+            path: path.canonicalize().unwrap_or(path),
+            spools: [const { None }; 4],
+            packed: true,
+            counting: false,
+        }
+    }
+
+    /// One that counts the bytes of a file and writes none.
+    pub(crate) fn counting() -> Self {
+        Self { path: PathBuf::new(), spools: [const { None }; 4], packed: true, counting: true }
     }
 
     /// The same for a plain safetensors file, of which [`Writer::stream`] makes the tensors.
@@ -308,8 +321,9 @@ impl Writer {
             _ => 3,
         };
         if self.spools[class].is_none() {
-            let file = tempfile::tempfile_in(self.folder()).map_err(self.failed("write beside"))?;
-            self.spools[class] = Some(Spool { file: BufWriter::new(file), entries: Vec::new() });
+            let spooled = || tempfile::tempfile_in(self.folder()).map_err(self.failed("write beside"));
+            let file = if self.counting { None } else { Some(BufWriter::new(spooled()?)) };
+            self.spools[class] = Some(Spool { file, entries: Vec::new() });
         }
         Ok(self.spools[class].as_mut().expect("made above"))
     }
@@ -366,6 +380,15 @@ impl Writer {
         stream.end()
     }
 
+    /// Bytes of the file with these metadata.
+    ///
+    /// # Errors
+    /// As [`Writer::finish`], of names.
+    pub(crate) fn bytes(&self, texts: &HashMap<String, String>) -> Result<u64> {
+        let tensors = self.spools.iter().flatten().flat_map(|spool| &spool.entries).map(|entry| entry.bytes);
+        Ok(self.header(texts)?.len() as u64 + tensors.sum::<u64>())
+    }
+
     /// Write the file, with these metadata; returns its bytes.
     ///
     /// # Errors
@@ -384,9 +407,9 @@ impl Writer {
         let mut file = builder.tempfile_in(self.folder()).map_err(&failed)?;
         let mut bytes = header.len() as u64;
         file.write_all(&header).map_err(&failed)?;
-        for spool in self.spools.iter_mut().flatten() {
-            spool.file.flush().map_err(&failed)?;
-            let spooled = spool.file.get_mut();
+        for spool in self.spools.iter_mut().flatten().filter_map(|spool| spool.file.as_mut()) {
+            spool.flush().map_err(&failed)?;
+            let spooled = spool.get_mut();
             spooled.rewind().map_err(&failed)?;
             bytes += io::copy(spooled, file.as_file_mut()).map_err(&failed)?;
         }

@@ -19,8 +19,11 @@ const CHECKSUM_BYTES: usize = 4;
 /// Lanes that share a bit stream.
 pub(crate) const GROUP: usize = 8;
 const LEAST_LANES_BITS: u32 = 4;
-/// Rice parameters are below this.
-const MAX_RICE: u8 = 31;
+/// Columns of a matrix at most, 1 GiB of f32 a row: readers decode a row at a time at least, and a few bytes can be any number
+/// of weights.
+pub(crate) const MAX_COLUMNS: usize = 1 << 28;
+/// The largest Rice parameter.
+pub(crate) const MAX_RICE: u8 = 31;
 
 /// How the bins of a tensor are stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -192,6 +195,10 @@ impl Header {
         let (rows, columns) = matrix_of(&shape);
         if rows == 0 || columns == 0 {
             return Err(invalid("number of elements", 0, 1));
+        }
+        if columns > MAX_COLUMNS {
+            let (what, value, bound) = ("columns", columns as u64, MAX_COLUMNS as u64);
+            return Err(Error::InvalidHeader { what, value, bound });
         }
         let form = fields.byte("form")?;
         let half = fields.byte("bins on one side of zero")?;

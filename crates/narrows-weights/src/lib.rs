@@ -58,5 +58,5 @@ pub use frame::matrix_of;
 pub use grid::{Grid, MAX_HALF, Quantized, entropy};
 pub use layout::Layout;
 pub use matrix::{MAX_INT8_COLUMNS, Matrix};
-pub use pack::{Mode, Packed, pack_checkpoint, pack_network, unpack_file};
-pub use steps::{Calibration, Scope, Settings, grids, quantize};
+pub use pack::{Mode, Outcome, Packed, Unpacker, pack_checkpoint, pack_network, unpack_file};
+pub use steps::{Calibration, Counted, Scope, Settings, grids, quantize};

@@ -7,16 +7,16 @@ use narrows::Shape;
 use safetensors::tensor::Dtype as Stored;
 use serde::Serialize;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Steps};
 use crate::data::Data;
 use crate::encode::{PackOptions, pack};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::file::{PackedFile, Plain, Tensor, Writer};
 use crate::grid::Quantized;
-use crate::lossless::{self, LosslessEncoder};
+use crate::lossless::{self, LosslessDecoder, LosslessEncoder};
 use crate::matrix::Matrix;
 use crate::net::{Calibrated, Model};
-use crate::steps::{Calibration, Settings, grids, quantize};
+use crate::steps::{Calibration, Counted, Settings, grids, is_matrix, quantize};
 
 /// How a checkpoint is packed.
 #[derive(Clone, Debug)]
@@ -50,43 +50,203 @@ pub struct Packed {
     pub relative_error: Option<f64>,
 }
 
-/// Pack a checkpoint into the file `path`; `each` hears of every tensor once it is done.
+/// What came of packing.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// What became of each tensor.
+    pub tensors: Vec<Packed>,
+}
+
+/// Pack a checkpoint into the file `path`; `each` hears how far it is, from 0 to 1.
+///
+/// With [`Counted::File`] weights are quantised and coded until the file has the bits that are asked for, or up to 0.4 % less.
 ///
 /// Memory holds one tensor at a time. The file appears whole or not at all.
 ///
 /// # Errors
-/// As [`grids`] and [`Writer::finish`].
+/// As [`grids`] and [`Writer::finish`]; [`Error::TooFewBits`] for a file that cannot be.
 pub fn pack_checkpoint(
     checkpoint: &Checkpoint,
     path: &Path,
     mode: &Mode,
     options: &PackOptions,
-    mut each: impl FnMut(&Packed),
-) -> Result<u64> {
-    let grids = match mode {
-        Mode::Quantize(settings, calibration) => grids(checkpoint, settings, calibration.as_ref())?,
-        Mode::Lossless => std::collections::BTreeMap::new(),
-    };
-    let trained = checkpoint.steps()?;
-    let mut writer = Writer::new(path);
-    let mut encoder = LosslessEncoder::new()?;
-    for (name, tensor) in checkpoint.tensors() {
-        let packed = match (mode, grids.get(name)) {
-            (Mode::Quantize(settings, calibration), Some(grid)) => {
-                // Weights that are on their grid are rounded to the nearest bin, which is where they are.
-                let lambda = if trained.contains_key(name) { 0.0 } else { settings.lambda };
-                let quantized = quantize(name, tensor, grid, lambda, calibration.as_ref());
-                quantized.and_then(|quantized| write_packed(&mut writer, (name, tensor), &quantized, options))
-            }
-            (Mode::Lossless, _) => write_lossless(&mut writer, (name, tensor), &mut encoder),
-            _ => write_plain(&mut writer, (name, tensor)),
-        };
-        each(&packed.map_err(|error| error.in_tensor(name))?);
-    }
+    mut each: impl FnMut(f64),
+) -> Result<Outcome> {
     let mut texts = checkpoint.texts().clone();
     // The steps are in the packed tensors now.
     texts.retain(|key, _| !key.starts_with("narrows"));
-    writer.finish(&texts)
+    let trained = checkpoint.steps()?;
+    let count = checkpoint.tensors().len().max(1) as f64;
+    let mut source = Source { checkpoint, trained, options, encoder: LosslessEncoder::new()? };
+    let search = match mode {
+        Mode::Quantize(settings, _) if settings.counted == Counted::File => {
+            settings.check()?;
+            Search::new(checkpoint, settings)
+        }
+        _ => None,
+    };
+    let Some(mut search) = search else {
+        let (writer, tensors) = source.write(path, mode, |done| each(done as f64 / count))?;
+        return Ok(Outcome { bytes: writer.finish(&texts)?, tensors });
+    };
+    let Mode::Quantize(settings, calibration) = mode else { unreachable!("it has settings") };
+    let mut best: Option<(Writer, Vec<Packed>)> = None;
+    for attempt in 0..ATTEMPTS {
+        let settings = Settings { bits: search.asked, ..settings.clone() };
+        let mode = Mode::Quantize(settings, calibration.clone());
+        let from = 1.0 - 0.5_f64.powi(attempt);
+        let share = 0.5_f64.powi(attempt + 1);
+        let (writer, tensors) = source.write(path, &mode, |done| each(from + share * done as f64 / count))?;
+        let next = search.found(writer.bytes(&texts)?)?;
+        if next != Next::TooMany {
+            best = Some((writer, tensors));
+        }
+        if next == Next::Done {
+            break;
+        }
+    }
+    each(1.0);
+    let Some((writer, tensors)) = best else {
+        return Err(search.too_few());
+    };
+    Ok(Outcome { bytes: writer.finish(&texts)?, tensors })
+}
+
+/// How often the bits of weights are corrected by what the file took.
+const ATTEMPTS: i32 = 6;
+/// How much less than asked for a file may take, relative, and how much less is aimed at.
+const NEAR: f64 = 0.004;
+const AIM: f64 = 0.001;
+/// The least entropy of weights that is tried.
+const LEAST_ENTROPY: f64 = 0.02;
+
+/// The search for the entropy of weights that makes a file of so many bits a weight.
+pub(crate) struct Search {
+    /// Bits a weight that the file may have.
+    bits: f64,
+    /// The entropy to try next, bits a quantised weight.
+    pub(crate) asked: f64,
+    /// All elements but of tensors that are kept by name; those that are quantised; and bytes of those by name.
+    elements: f64,
+    weights: f64,
+    kept_bytes: f64,
+    /// What everything but the weights took in the last file, bits a weight.
+    overhead: f64,
+    /// How much more than asked for is as good, relative.
+    over: f64,
+}
+
+/// What a file's bytes say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It has the bits that were asked for.
+    Done,
+    /// There is room for finer steps.
+    Few,
+    /// Steps must be coarser.
+    TooMany,
+}
+
+impl Search {
+    /// A search, if there is anything whose steps are to be chosen.
+    fn new(checkpoint: &Checkpoint, settings: &Settings) -> Option<Self> {
+        let trained = checkpoint.steps().ok()?;
+        let (mut elements, mut weights, mut kept_bytes, mut plain_bytes) = (0, 0, 0, 0);
+        for (name, tensor) in checkpoint.tensors() {
+            if trained.contains_key(name) {
+                elements += tensor.elements();
+            } else if settings.keeps(name) {
+                kept_bytes += tensor.data.len();
+            } else if is_matrix(tensor) && tensor.elements() >= settings.least_weights {
+                (elements, weights) = (elements + tensor.elements(), weights + tensor.elements());
+            } else {
+                (elements, plain_bytes) = (elements + tensor.elements(), plain_bytes + tensor.data.len());
+            }
+        }
+        let bytes = plain_bytes + checkpoint.tensors().len() * TENSOR_BYTES;
+        let counts = (elements as f64, weights as f64, kept_bytes as f64);
+        (weights > 0).then(|| Self::about(settings.bits, counts, bytes as f64))
+    }
+
+    /// A search that starts from a guess at what everything but weights takes.
+    pub(crate) fn about(bits: f64, (elements, weights, kept_bytes): (f64, f64, f64), bytes: f64) -> Self {
+        let asked = ((bits * elements - 8.0 * bytes) / weights / (1.0 + NEAR)).clamp(bits / 4.0, 8.0);
+        Self { bits, asked, elements, weights, kept_bytes, overhead: 0.0, over: 0.0 }
+    }
+
+    /// A search for an entropy of so many bits a weight, for which a little more is as good as a little less.
+    pub(crate) fn of_entropy(bits: f64, weights: f64) -> Self {
+        Self { over: NEAR, ..Self::about(bits, (weights, weights, 0.0), 0.0) }
+    }
+
+    /// Take up what a file of the entropy `asked` for took, and ask for another.
+    pub(crate) fn found(&mut self, bytes: u64) -> Result<Next> {
+        let taken = 8.0 * (bytes as f64 - self.kept_bytes) / self.elements;
+        self.overhead = (taken - self.asked * self.weights / self.elements).max(0.0);
+        let missed = taken / self.bits - 1.0;
+        let asked = self.asked + (self.bits * (1.0 - AIM) - taken) * self.elements / self.weights;
+        let capped = asked.min(8.0);
+        // At as many bits as there are, less than was asked for is all that can be had.
+        if (-NEAR..=self.over).contains(&missed) || (missed < 0.0 && capped <= self.asked) {
+            return Ok(Next::Done);
+        }
+        if missed > 0.0 && self.asked <= LEAST_ENTROPY {
+            return Err(self.too_few());
+        }
+        self.asked = capped.max(LEAST_ENTROPY);
+        Ok(if missed > 0.0 { Next::TooMany } else { Next::Few })
+    }
+
+    /// The error of a file that cannot be.
+    pub(crate) const fn too_few(&self) -> Error {
+        Error::TooFewBits { bits: self.bits, least: self.overhead }
+    }
+}
+
+/// Bytes of a tensor's entry in the header, and of a packed tensor's own header, about.
+const TENSOR_BYTES: usize = 160;
+
+/// A checkpoint on its way to a file.
+struct Source<'a> {
+    checkpoint: &'a Checkpoint,
+    trained: HashMap<String, Steps>,
+    options: &'a PackOptions,
+    encoder: LosslessEncoder,
+}
+
+impl Source<'_> {
+    /// Everything but the header; `each` hears how many tensors are done.
+    fn write(
+        &mut self,
+        path: &Path,
+        mode: &Mode,
+        mut each: impl FnMut(usize),
+    ) -> Result<(Writer, Vec<Packed>)> {
+        let grids = match mode {
+            Mode::Quantize(settings, calibration) => grids(self.checkpoint, settings, calibration.as_ref())?,
+            Mode::Lossless => std::collections::BTreeMap::new(),
+        };
+        let (mut writer, mut tensors) = (Writer::new(path), Vec::new());
+        for (name, tensor) in self.checkpoint.tensors() {
+            let packed = match (mode, grids.get(name)) {
+                (Mode::Quantize(settings, calibration), Some(grid)) => {
+                    // Weights that are on their grid are rounded to the nearest bin, which is where they are.
+                    let lambda = if self.trained.contains_key(name) { 0.0 } else { settings.lambda };
+                    let quantized = quantize(name, tensor, grid, lambda, calibration.as_ref());
+                    quantized.and_then(|quantized| {
+                        write_packed(&mut writer, (name, tensor), &quantized, self.options)
+                    })
+                }
+                (Mode::Lossless, _) => write_lossless(&mut writer, (name, tensor), &mut self.encoder),
+                _ => write_plain(&mut writer, (name, tensor)),
+            };
+            tensors.push(packed.map_err(|error| error.in_tensor(name))?);
+            each(tensors.len());
+        }
+        Ok((writer, tensors))
+    }
 }
 
 fn write_packed(
@@ -107,8 +267,7 @@ fn write_packed(
     })
 }
 
-/// Pack a network on the grids that [`calibrated`](crate::net::calibrated) found, with its biases, into the file `path`; `each`
-/// hears of every tensor once it is done.
+/// Pack a network on the grids that [`calibrated`](crate::net::calibrated) found, with its biases, into the file `path`.
 ///
 /// # Errors
 /// As [`pack`] and [`Writer::finish`].
@@ -117,19 +276,33 @@ pub fn pack_network(
     layers: &[Calibrated],
     path: &Path,
     options: &PackOptions,
-    mut each: impl FnMut(&Packed),
-) -> Result<u64> {
-    let mut writer = Writer::new(path);
+) -> Result<Outcome> {
+    let (writer, tensors) = write_network(Writer::new(path), model, layers, options)?;
+    Ok(Outcome { bytes: writer.finish(&HashMap::new())?, tensors })
+}
+
+/// Bytes of the file that [`pack_network`] would write.
+pub(crate) fn network_bytes(model: &Model, layers: &[Calibrated], options: &PackOptions) -> Result<u64> {
+    write_network(Writer::counting(), model, layers, options)?.0.bytes(&HashMap::new())
+}
+
+fn write_network(
+    mut writer: Writer,
+    model: &Model,
+    layers: &[Calibrated],
+    options: &PackOptions,
+) -> Result<(Writer, Vec<Packed>)> {
+    let mut tensors = Vec::new();
     for ((layer, stored), Calibrated { quantized, biases }) in model.layers().zip(layers) {
         let weights = floats(&layer.shape, &stored.weights);
         let packed = write_packed(&mut writer, (&layer.name, &weights), quantized, options);
-        each(&packed.map_err(|error| error.in_tensor(&layer.name))?);
+        tensors.push(packed.map_err(|error| error.in_tensor(&layer.name))?);
         let halves: Vec<u8> = biases.iter().flat_map(|&b| half::f16::from_f32(b).to_le_bytes()).collect();
         writer.plain(&layer.bias, Stored::F16, &[biases.len()], &halves)?;
         let before = floats(&[biases.len()], &stored.biases);
-        each(&report(&layer.bias, "plain", &before, halves.len()));
+        tensors.push(report(&layer.bias, "plain", &before, halves.len()));
     }
-    writer.finish(&HashMap::new())
+    Ok((writer, tensors))
 }
 
 /// Floats in memory as a tensor of a checkpoint.
@@ -211,11 +384,27 @@ impl Tensor {
     ///
     /// # Errors
     /// Any of [`Error`](crate::Error)'s for bytes that no encoder wrote, and what `write` returns.
-    pub fn unpack(&self, mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        match self {
-            Self::Packed(matrix) => unpack_rows(matrix, write),
-            Self::Lossless(bytes) => lossless::decode(bytes, |part| write(&part.to_le_bytes())),
-            Self::Plain(plain) => write(&plain.data),
+    pub fn unpack(&self, write: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        Unpacker::default().unpack(self, write)
+    }
+}
+
+/// Unpacks tensor after tensor; keeps its buffers.
+#[derive(Default)]
+pub struct Unpacker {
+    lossless: LosslessDecoder,
+}
+
+impl Unpacker {
+    /// Hand a tensor's elements over, little-endian, a part at a time.
+    ///
+    /// # Errors
+    /// As [`Tensor::unpack`].
+    pub fn unpack(&mut self, tensor: &Tensor, mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        match tensor {
+            Tensor::Packed(matrix) => unpack_rows(matrix, write),
+            Tensor::Lossless(bytes) => self.lossless.decode(bytes, |part| write(&part.le_bytes())),
+            Tensor::Plain(plain) => write(&plain.data),
         }
     }
 }
@@ -248,12 +437,12 @@ fn unpack_rows(matrix: &Matrix, mut write: impl FnMut(&[u8]) -> Result<()>) -> R
 /// # Errors
 /// Any of [`Error`](crate::Error)'s.
 pub fn unpack_file(packed: &PackedFile, path: &Path, mut each: impl FnMut(&str)) -> Result<u64> {
-    let mut writer = Writer::dense(path);
+    let (mut writer, mut unpacker) = (Writer::dense(path), Unpacker::default());
     for name in packed.names() {
         let tensor = packed.tensor(&name)?;
         let (dtype, shape) = tensor.unpacked().map_err(|error| error.in_tensor(&name))?;
         let mut stream = writer.stream(&name, dtype, &shape)?;
-        tensor.unpack(|bytes| stream.write(bytes)).map_err(|error| error.in_tensor(&name))?;
+        unpacker.unpack(&tensor, |bytes| stream.write(bytes)).map_err(|error| error.in_tensor(&name))?;
         stream.end()?;
         each(&name);
     }

@@ -25,14 +25,18 @@ const HALVINGS: u32 = 18;
 const DAMPING: f64 = 1.0;
 /// As many bins as a grid can have.
 const MOST_BINS: u16 = 2 * MAX_HALF as u16 + 1;
+/// The share of as many bits as its bins could hold that a tensor can be asked to have.
+const MOST_OF_BINS: f64 = 0.9;
 /// The suffix of calibration statistics that belong to columns.
 const INPUTS_SUFFIX: &str = ".inputs";
 
 /// How weights become bins.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// Bits a weight, the mean over all tensors that are quantised, by entropy.
+    /// Bits a weight.
     pub bits: f64,
+    /// What these are bits of.
+    pub counted: Counted,
     /// The most bins; odd.
     pub bins: u16,
     /// One step for a tensor, or one for each row.
@@ -43,6 +47,17 @@ pub struct Settings {
     pub least_weights: usize,
     /// Names of tensors to keep as they are, or parts of names.
     pub keep: Vec<String>,
+}
+
+/// What a target of bits a weight counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Counted {
+    /// The entropy of the bins, over the weights that are quantised.
+    #[default]
+    Entropy,
+    /// Every byte of the file, over all elements in it: headers, tables, steps, and tensors that are kept because they are small.
+    /// Left out are tensors that [`Settings::keep`] names.
+    File,
 }
 
 /// What has a step of its own.
@@ -58,7 +73,35 @@ pub enum Scope {
 impl Default for Settings {
     fn default() -> Self {
         let (bits, bins, scope) = (4.0, 255, Scope::Tensor);
-        Self { bits, bins, scope, lambda: 0.0, least_weights: 1024, keep: Vec::new() }
+        let counted = Counted::Entropy;
+        Self { bits, counted, bins, scope, lambda: 0.0, least_weights: 1024, keep: Vec::new() }
+    }
+}
+
+impl Settings {
+    /// # Errors
+    /// [`Error::InvalidOption`] for bits or bins out of range, or more bits than the bins can hold.
+    pub(crate) fn check(&self) -> Result<()> {
+        let value = self.bits;
+        if !(value > 0.0 && value <= 8.0) {
+            return Err(Error::InvalidOption {
+                what: "bits a weight",
+                value,
+                allowed: "above 0 and at most 8",
+            });
+        }
+        Grid::new(vec![1.0], self.bins)?;
+        // Beyond, steps only get so fine that most weights are cut off.
+        if self.bins < MOST_BINS && value > MOST_OF_BINS * f64::from(self.bins).log2() {
+            let allowed = "at most nine tenths of log2 of the number of bins";
+            return Err(Error::InvalidOption { what: "bits a weight", value, allowed });
+        }
+        Ok(())
+    }
+
+    /// Whether a tensor is kept because of its name.
+    pub(crate) fn keeps(&self, name: &str) -> bool {
+        self.keep.iter().any(|part| name.contains(part.as_str()))
     }
 }
 
@@ -141,16 +184,11 @@ pub fn grids(
     settings: &Settings,
     calibration: Option<&Calibration>,
 ) -> Result<BTreeMap<String, Grid>> {
-    if !(settings.bits > 0.0 && settings.bits <= 8.0) {
-        let value = settings.bits;
-        return Err(Error::InvalidOption { what: "bits a weight", value, allowed: "above 0 and at most 8" });
-    }
-    Grid::new(vec![1.0], settings.bins)?;
+    settings.check()?;
     let mut grids = trained(checkpoint)?;
     let wanted = checkpoint.tensors().iter().filter(|(name, tensor)| {
-        let keep = settings.keep.iter().any(|part| name.contains(part.as_str()));
         !grids.contains_key(*name)
-            && !keep
+            && !settings.keeps(name)
             && is_matrix(tensor)
             && tensor.elements() >= settings.least_weights
     });

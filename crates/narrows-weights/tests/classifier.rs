@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use narrows_weights::net::{Classifier, Images, Model, calibrated, dense};
-use narrows_weights::{Checkpoint, Mode, PackOptions, PackedFile, Settings, pack_checkpoint, pack_network};
+use narrows_weights::{
+    Checkpoint, Counted, Error, Mode, PackOptions, PackedFile, Settings, pack_checkpoint, pack_network,
+};
 use narrows_weights::{Plain, Tensor};
 
 mod common;
@@ -93,12 +95,12 @@ fn calibration_keeps_more_answers_at_as_many_bits() {
     let (model, test) = (model(), images(200, 77));
     let settings = Settings { bits: 1.5, lambda: 0.1, ..Settings::default() };
     let mut told = Vec::new();
-    let layers = calibrated(&model, &images(96, 1), &settings, |done| told.push(done)).unwrap();
+    let options = PackOptions::default();
+    let layers = calibrated(&model, &images(96, 1), &settings, &options, |done| told.push(done)).unwrap();
     assert!(told.is_sorted() && told.last() == Some(&1.0));
     let (_folder, path) = file("calibrated.safetensors");
-    let mut kinds = Vec::new();
-    pack_network(&model, &layers, &path, &PackOptions::default(), |packed| kinds.push(packed.kind)).unwrap();
-    assert_eq!((kinds.len(), kinds.iter().filter(|kind| **kind == "packed").count()), (20, 10));
+    let tensors = pack_network(&model, &layers, &path, &options).unwrap().tensors;
+    assert_eq!((tensors.len(), tensors.iter().filter(|tensor| tensor.kind == "packed").count()), (20, 10));
     let file = PackedFile::open(&path).unwrap();
     let bits: f64 = layers.iter().map(|l| l.quantized.entropy() * l.quantized.values.len() as f64).sum();
     assert!((bits / 306_720.0 - 1.5).abs() < 0.03, "{} bits a weight", bits / 306_720.0);
@@ -129,9 +131,12 @@ fn what_does_not_fit_is_refused() {
     assert!(network.run(wrong.clone()).is_err());
     assert!(Images::new(vec![0.0; 100], [1, 28, 28]).is_err());
     assert!(Images::new(Vec::new(), [0, 28, 28]).is_err());
-    let settings = Settings::default();
-    assert!(calibrated(&model, &wrong, &settings, |_| {}).is_err());
-    assert!(calibrated(&model, &Images::new(Vec::new(), [1, 28, 28]).unwrap(), &settings, |_| {}).is_err());
-    let infinite = Settings { bits: f64::NAN, ..settings };
-    assert!(calibrated(&model, &images(2, 1), &infinite, |_| {}).is_err());
+    let refused = |images: &Images, settings: &Settings| {
+        calibrated(&model, images, settings, &PackOptions::default(), |_| {}).unwrap_err()
+    };
+    refused(&wrong, &Settings::default());
+    refused(&Images::new(Vec::new(), [1, 28, 28]).unwrap(), &Settings::default());
+    refused(&images(2, 1), &Settings { bits: f64::NAN, ..Settings::default() });
+    let too_few = Settings { bits: 0.05, counted: Counted::File, ..Settings::default() };
+    assert!(matches!(refused(&images(2, 1), &too_few), Error::TooFewBits { least, .. } if least > 0.05));
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use common::Random;
 use narrows_weights::{
-    Checkpoint, Error, Mode, PackOptions, PackedFile, Scope, Settings, Tensor, Writer, pack_checkpoint,
-    unpack_file,
+    Checkpoint, Counted, Error, Mode, PackOptions, PackedFile, Scope, Settings, Tensor, Writer,
+    pack_checkpoint, unpack_file,
 };
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
@@ -50,17 +50,13 @@ fn a_packed_file_is_a_safetensors_file_and_unpacks_to_what_was_quantised() {
         ["a", "b", "c"].map(|name| folder.path().join(name).with_extension("safetensors"));
     let texts = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     checkpoint(&dense, Some(texts.clone()), &weights());
-    let mut reports = Vec::new();
     let source = Checkpoint::open(&dense).unwrap();
     for scope in [Scope::Tensor, Scope::Row] {
         for lambda in [0.0, 0.1] {
             let settings = Settings { bits: 3.0, least_weights: 100, scope, lambda, ..Settings::default() };
             let mode = Mode::Quantize(settings, None);
-            reports.clear();
-            pack_checkpoint(&source, &packed, &mode, &PackOptions::default(), |done| {
-                reports.push(done.clone());
-            })
-            .unwrap();
+            let outcome = pack_checkpoint(&source, &packed, &mode, &PackOptions::default(), |_| {}).unwrap();
+            let reports = outcome.tensors;
             let bits: f64 = reports.iter().filter_map(|r| r.entropy.map(|h| h * r.elements as f64)).sum();
             assert!((bits / (48.0 * 60.0 + 64.0 * 40.0) - 3.0).abs() < 0.05, "{scope:?} {lambda}: {bits}");
         }
@@ -92,6 +88,43 @@ fn a_packed_file_is_a_safetensors_file_and_unpacks_to_what_was_quantised() {
     let largest = matrix.grid().steps().iter().copied().fold(0.0, f32::max);
     let close = unpacked.iter().zip(weights()).all(|(a, b)| (a - b).abs() <= 3.0 * largest);
     assert!(close, "no weight is far from where it was");
+}
+
+#[test]
+fn a_file_has_the_bits_a_weight_that_it_is_asked_for_or_cannot_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let [dense, packed] = ["a", "b"].map(|name| folder.path().join(name).with_extension("safetensors"));
+    let mut random = Random(21);
+    let big = bytes((0..300 * 400).map(|_| random.laplace(0.1) as f32));
+    let kept = bytes((0..50 * 64).map(|_| random.laplace(0.1) as f32));
+    let bias = bytes([0.5; 300]);
+    let tensors = [
+        ("big.weight", TensorView::new(Dtype::F32, vec![300, 400], &big).unwrap()),
+        ("kept.weight", TensorView::new(Dtype::F32, vec![50, 64], &kept).unwrap()),
+        ("big.bias", TensorView::new(Dtype::F32, vec![300], &bias).unwrap()),
+    ];
+    serialize_to_file(tensors, None, &dense).unwrap();
+    let source = Checkpoint::open(&dense).unwrap();
+    let run = |bits: f64, keep: &[&str]| {
+        let keep = keep.iter().map(|&name| name.to_owned()).collect();
+        let settings = Settings { bits, keep, counted: Counted::File, ..Settings::default() };
+        let mut told = Vec::new();
+        let mode = Mode::Quantize(settings, None);
+        let outcome = pack_checkpoint(&source, &packed, &mode, &PackOptions::default(), |d| told.push(d))?;
+        assert!(told.is_sorted() && told.last() == Some(&1.0));
+        assert_eq!(outcome.bytes, std::fs::metadata(&packed).unwrap().len());
+        Ok::<f64, Error>(8.0 * outcome.bytes as f64)
+    };
+    for bits in [0.8, 2.0, 4.0, 6.5] {
+        let taken = run(bits, &[]).unwrap() / (120_000.0 + 3200.0 + 300.0);
+        assert!((0.99 * bits..=bits).contains(&taken), "{taken} bits where {bits} were asked for");
+        let taken = (run(bits, &["kept"]).unwrap() - 32.0 * 3200.0) / (120_000.0 + 300.0);
+        assert!((0.99 * bits..=bits).contains(&taken), "{taken} bits where {bits} were asked for");
+    }
+    std::fs::remove_file(&packed).unwrap();
+    let refused = run(0.05, &[]).unwrap_err();
+    assert!(matches!(refused, Error::TooFewBits { least, .. } if least > 0.08), "{refused}");
+    assert!(!packed.exists());
 }
 
 #[test]

@@ -101,7 +101,8 @@ fn embeddings_turn_less_if_sentences_say_what_matters() {
         let mode = Mode::Quantize(settings.clone(), calibration);
         let packed = path("packed.safetensors");
         bytes.push(
-            pack_checkpoint(&checkpoint, &packed, &mode, &PackOptions::default(), |_| {}).unwrap() as f64
+            pack_checkpoint(&checkpoint, &packed, &mode, &PackOptions::default(), |_| {}).unwrap().bytes
+                as f64,
         );
         turns.push(turn(&checkpoint, &packed));
     }

@@ -1,5 +1,7 @@
 //! Tensors: a shape and its elements, borrowed ([`TensorView`]) or owned ([`Tensor`]).
 
+use std::borrow::Cow;
+
 use half::{bf16, f16};
 
 use crate::error::{Error, Result};
@@ -454,9 +456,19 @@ impl Tensor {
 
     /// The elements as little-endian bytes.
     pub fn to_le_bytes(&self) -> Vec<u8> {
+        self.le_bytes().into_owned()
+    }
+
+    /// The elements as little-endian bytes: where they lie, on machines that keep numbers so.
+    pub fn le_bytes(&self) -> Cow<'_, [u8]> {
+        if cfg!(target_endian = "little") {
+            return Cow::Borrowed(
+                with_elements!(self.elements(), elements => bytemuck::cast_slice(elements)),
+            );
+        }
         let mut bytes = Vec::with_capacity(self.shape.elements() * self.dtype().size());
         with_elements!(self.elements(), elements => write_le(elements, &mut bytes));
-        bytes
+        Cow::Owned(bytes)
     }
 }
 

@@ -15,17 +15,16 @@ use super::classifier::Product;
 use super::compensate::{Factor, Moments};
 use super::{Images, Kind, Layer, LayerWeights, Model, Network};
 use crate::checkpoint::Checkpoint;
+use crate::encode::PackOptions;
 use crate::error::{Error, Result};
 use crate::grid::{Grid, Quantized};
-use crate::pack::floats;
-use crate::steps::{Calibration, Settings, grids};
+use crate::pack::{Next, Search, floats, network_bytes};
+use crate::steps::{Calibration, Counted, Settings, grids};
 
 /// Inputs of a layer that its second moments are taken from.
 const INPUTS: usize = 1 << 13;
-/// How often the target of the steps is corrected by the rate that rounding led to.
-const CORRECTIONS: usize = 3;
-/// How near the rate must come, relative.
-const NEAR: f64 = 0.005;
+/// How often, at most, the network is rounded: the target of the steps is corrected by the rate that rounding led to.
+const CORRECTIONS: usize = 4;
 /// The most that a channel's step is changed to bring its deviation back.
 const MOST_STRETCH: f64 = 2.0;
 
@@ -44,17 +43,20 @@ struct Statistics {
     deviations: Vec<f64>,
 }
 
-/// All weights of a model on grids of `settings.bits` a weight by entropy, its statistics corrected; `each` hears how far
-/// it is, from 0 to 1.
+/// All weights of a model on grids of `settings.bits` a weight, its statistics corrected; `each` hears how far it is, from 0
+/// to 1. Where these are the file's ([`Counted::File`]), it is the file that [`pack_network`](crate::pack_network) makes
+/// with `options`.
 ///
 /// Images are as the network takes them; a few hundred will do. Settings but for bits, bins and lambda are not looked at.
 ///
 /// # Errors
-/// [`Error::Shape`] for images that do not fit the network, or none; [`Error::InvalidOption`] as [`grids`].
+/// [`Error::Shape`] for images that do not fit the network, or none; [`Error::InvalidOption`] as [`grids`];
+/// [`Error::TooFewBits`] for a file that cannot be.
 pub fn calibrated(
     model: &Model,
     images: &Images,
     settings: &Settings,
+    options: &PackOptions,
     mut each: impl FnMut(f64),
 ) -> Result<Vec<Calibrated>> {
     if images.count() == 0 {
@@ -73,34 +75,55 @@ pub fn calibrated(
         each((number + 1) as f64 / rounds);
     }
     let importance = Calibration::from_values(importance);
-    let (mut asked, mut best, mut least) = (settings.bits, Vec::new(), f64::INFINITY);
+    let mut search = Search::of(model, &settings);
+    let mut best = None;
     for correction in 0..CORRECTIONS {
-        let grids = grids(
-            &checkpoint,
-            &Settings { bits: asked, lambda: 0.0, ..settings.clone() },
-            Some(&importance),
+        let asked = Settings { bits: search.asked, lambda: 0.0, ..settings.clone() };
+        let found = float.quantised(
+            model,
+            images,
+            &grids(&checkpoint, &asked, Some(&importance))?,
+            settings.lambda,
         )?;
-        let found = float.quantised(model, images, &grids, settings.lambda)?;
-        let bits = bits(&found);
-        let missed = (bits / settings.bits - 1.0).abs();
-        if missed < least {
-            (best, least) = (found, missed);
-        }
+        let next = search.found(match settings.counted {
+            Counted::Entropy => entropy_bytes(&found),
+            Counted::File => network_bytes(model, &found, options)?,
+        })?;
         each((layers + correction + 1) as f64 / rounds);
-        if missed < NEAR {
+        // Of an entropy, what is above is as good as what is below.
+        if next != Next::TooMany || settings.counted == Counted::Entropy {
+            best = Some(found);
+        }
+        if next == Next::Done {
             break;
         }
-        asked = (asked * settings.bits / bits).clamp(0.01, 8.0);
     }
     each(1.0);
-    Ok(best)
+    best.ok_or_else(|| search.too_few())
 }
 
-/// Entropy of all bins, bits a weight.
-fn bits(layers: &[Calibrated]) -> f64 {
-    let weights: usize = layers.iter().map(|layer| layer.quantized.values.len()).sum();
+impl Search {
+    /// The search for a network's file, or the entropy of its weights.
+    fn of(model: &Model, settings: &Settings) -> Self {
+        let (mut weights, mut rows) = (0, 0);
+        for (layer, stored) in model.layers() {
+            (weights, rows) = (weights + stored.weights.len(), rows + layer.outputs());
+        }
+        let (weights, rows) = (weights as f64, rows as f64);
+        match settings.counted {
+            Counted::Entropy => Self::of_entropy(settings.bits, weights),
+            Counted::File => {
+                let layers = model.layers().len() as f64;
+                Self::about(settings.bits, (weights + rows, weights, 0.0), 3.0 * rows + 200.0 * layers)
+            }
+        }
+    }
+}
+
+/// Bytes of all bins, by entropy.
+fn entropy_bytes(layers: &[Calibrated]) -> u64 {
     let bits: f64 = layers.iter().map(|l| l.quantized.entropy() * l.quantized.values.len() as f64).sum();
-    bits / weights as f64
+    (bits / 8.0) as u64
 }
 
 /// A model's weights as a checkpoint.

@@ -5,7 +5,7 @@ use narrows::Path;
 use crate::error::{Error, Result};
 use crate::file::{PackedFile, Plain, Tensor};
 use crate::kernel::Kernel;
-use crate::lossless;
+use crate::lossless::{self, LosslessDecoder};
 use crate::matrix::Matrix;
 
 /// A matrix of weights, packed or dense.
@@ -42,11 +42,12 @@ pub fn dense(file: &PackedFile, name: &str) -> Result<(Vec<f32>, Vec<usize>)> {
         Tensor::Lossless(bytes) => {
             let (_, dims) = lossless::described(&bytes).map_err(in_tensor)?;
             let mut values = Vec::new();
-            lossless::decode(&bytes, |part| {
-                values.extend(part.to_f32());
-                Ok(())
-            })
-            .map_err(in_tensor)?;
+            LosslessDecoder::default()
+                .decode(&bytes, |part| {
+                    values.extend(part.to_f32());
+                    Ok(())
+                })
+                .map_err(in_tensor)?;
             (values, dims)
         }
         Tensor::Plain(plain) if plain.float().is_some() => read(&plain),

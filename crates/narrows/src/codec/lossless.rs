@@ -4,20 +4,20 @@
 //! Elements that are +0 (much of what a ReLU leaves) have nothing but an exponent of 0: as long as no
 //! other element has that exponent, the mantissa planes leave them out.
 
-use super::options::EncodeOptions;
+mod kernels;
+
+use self::kernels::MOST_MANTISSAS;
+use super::options::{EncodeOptions, LayoutChoice};
 use super::plan::{Counting, Plan};
 use super::stream::{StreamReader, StreamWriter};
 use crate::cpu::Path;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::frame::header::{self, Content};
-use crate::frame::stream::{Coder, Expected, Order};
+use crate::frame::stream::{self, Coder, Expected, Order};
 use crate::frame::{self, Cursor};
 use crate::layout::{Layout, Planes};
 use crate::model::histogram;
 use crate::tensor::{Dtype, Element, Shape};
-
-/// The most mantissa planes of a type: 24 bits of an f32.
-const MOST_MANTISSAS: usize = 3;
 
 /// Where a type's bits go.
 #[derive(Clone, Copy, Debug)]
@@ -42,10 +42,16 @@ impl Format {
 
     /// Bits of each mantissa plane, the first with the sign on top.
     pub(crate) fn mantissa_planes(self) -> impl Iterator<Item = u32> {
-        (0..=self.mantissa_bits).step_by(8).map(move |taken| (self.mantissa_bits + 1 - taken).min(8))
+        (0..(self.mantissa_bits as usize + 1).div_ceil(8)).map(move |plane| self.plane_bits(plane))
+    }
+
+    const fn plane_bits(self, plane: usize) -> u32 {
+        let left = self.mantissa_bits + 1 - 8 * plane as u32;
+        if left < 8 { left } else { 8 }
     }
 
     /// Exponent, and sign and mantissa left-aligned in 32 bits.
+    #[inline(always)]
     fn split(self, bits: u32) -> (u8, u32) {
         let exponent = bits >> self.mantissa_bits & ((1 << self.exponent_bits) - 1);
         let sign = bits >> (self.mantissa_bits + self.exponent_bits);
@@ -53,6 +59,8 @@ impl Format {
         (exponent as u8, (sign << self.mantissa_bits | mantissa) << (31 - self.mantissa_bits))
     }
 
+    /// Undo [`Format::split`].
+    #[inline(always)]
     fn join(self, exponent: u8, rest: u32) -> u32 {
         let rest = rest >> (31 - self.mantissa_bits);
         let (sign, mantissa) = (rest >> self.mantissa_bits, rest & ((1 << self.mantissa_bits) - 1));
@@ -87,7 +95,7 @@ impl Planner {
             return super::encoder::write_constant(elements[0], shape, frame);
         }
         let format = Format::of(T::DTYPE);
-        let zeros_left_out = self.split(elements, format);
+        let zeros_left_out = self.split(writer.path, elements, format);
         let order = self.plan_exponents(writer.path, format.exponents(), planes, options);
         let exponents = if order { Layout::Planes } else { Layout::Natural };
         let content = Content::Lossless { zeros_left_out, axis: planes.axis(), exponents };
@@ -99,25 +107,30 @@ impl Planner {
         }
         for (mantissas, bits) in self.mantissas.iter().zip(format.mantissa_planes()) {
             plan_natural(writer.path, &mut self.plan, mantissas, 1 << bits, &mut self.counts, options);
-            writer.write(mantissas, &self.plan, &self.plan.model, frame);
+            if self.plan.coder == Coder::Packed && bits == u8::BITS {
+                // Packed symbols of a byte are the bytes.
+                self.plan.write_header(&[], frame);
+                frame.extend_from_slice(mantissas);
+            } else {
+                writer.write(mantissas, &self.plan, &self.plan.model, frame);
+            }
         }
         frame::write_checksum(frame, 0);
     }
 
     /// Fill the planes; says whether elements that are +0 were left out of the mantissas'.
-    fn split<T: Element>(&mut self, elements: &[T], format: Format) -> bool {
-        let parts = elements.iter().map(|x| format.split(x.to_bits()));
-        let zeros_left_out = parts.clone().all(|(exponent, rest)| exponent != 0 || rest == 0);
-        self.exponents.clear();
-        self.exponents.extend(parts.clone().map(|(exponent, _)| exponent));
-        let mut shift = 32;
-        for (plane, bits) in self.mantissas.iter_mut().zip(format.mantissa_planes()) {
-            shift -= bits;
-            plane.clear();
-            let kept = parts.clone().filter(|(exponent, _)| !zeros_left_out || *exponent != 0);
-            plane.extend(kept.map(|(_, rest)| (rest >> shift & ((1 << bits) - 1)) as u8));
+    fn split<T: Element>(&mut self, path: Path, elements: &[T], format: Format) -> bool {
+        let used = format.mantissa_planes().count();
+        // What was there before is written over.
+        self.exponents.resize(elements.len(), 0);
+        self.mantissas[..used].iter_mut().for_each(|plane| plane.resize(elements.len(), 0));
+        let mantissas = self.mantissas.each_mut().map(Vec::as_mut_slice);
+        let zeros = kernels::split(path, elements, &mut self.exponents, mantissas);
+        if zeros.any && zeros.positive {
+            let mantissas = self.mantissas[..used].iter_mut();
+            mantissas.for_each(|plane| kernels::leave_zeros_out(&self.exponents, plane));
         }
-        zeros_left_out
+        zeros.positive
     }
 
     /// Plan the exponents; true if plane order with contexts is smaller.
@@ -129,7 +142,8 @@ impl Planner {
         options: &EncodeOptions,
     ) -> bool {
         plan_natural(path, &mut self.plan, &self.exponents, alphabet, &mut self.counts, options);
-        if planes.positions() == 1 || self.plan.coder == Coder::Constant {
+        let natural = options.layout == LayoutChoice::Natural || planes.positions() == 1;
+        if natural || self.plan.coder == Coder::Constant {
             return false;
         }
         let symbols = (self.exponents.as_slice(), self.counts.as_slice());
@@ -168,8 +182,8 @@ fn plan_natural(
 #[derive(Default)]
 pub(crate) struct Joiner {
     exponents: Vec<u8>,
-    plane: Vec<u8>,
-    rest: Vec<u32>,
+    coded: Vec<u8>,
+    mantissas: [Vec<u8>; MOST_MANTISSAS],
 }
 
 impl Joiner {
@@ -188,31 +202,44 @@ impl Joiner {
         let order = if in_planes { Order::Planes(*planes) } else { Order::Natural(count) };
         let expected = Expected { alphabet: format.exponents(), order };
         if in_planes {
-            let header = reader.read(cursor, &expected, None, &mut self.plane)?;
-            header.rows.scatter(reader.path, planes, &self.plane, &mut self.exponents);
+            let header = reader.read(cursor, &expected, None, &mut self.coded)?;
+            header.rows.scatter(reader.path, planes, &self.coded, &mut self.exponents);
         } else {
             reader.read(cursor, &expected, None, &mut self.exponents)?;
         }
-        let has_rest = |exponent: u8| !zeros_left_out || exponent != 0;
-        let kept = self.exponents.iter().filter(|&&exponent| has_rest(exponent)).count();
-        self.rest.clear();
-        self.rest.resize(kept, 0);
-        let mut shift = 32;
-        for bits in format.mantissa_planes() {
-            shift -= bits;
+        let kept = if zeros_left_out { kernels::nonzeros(reader.path, &self.exponents) } else { count };
+        let mut borrowed = [None; MOST_MANTISSAS];
+        for (plane, bits) in format.mantissa_planes().enumerate() {
             let expected = Expected { alphabet: 1 << bits, order: Order::Natural(kept) };
-            reader.read(cursor, &expected, None, &mut self.plane)?;
-            self.rest.iter_mut().zip(&self.plane).for_each(|(rest, &part)| *rest |= u32::from(part) << shift);
+            borrowed[plane] = packed_bytes(cursor, &expected, reader)?;
+            if borrowed[plane].is_none() {
+                reader.read(cursor, &expected, None, &mut self.mantissas[plane])?;
+            }
         }
-        out.clear();
-        out.reserve(count);
-        let mut rest = self.rest.iter();
-        for &exponent in &self.exponents {
-            let rest = if has_rest(exponent) { rest.next().copied() } else { Some(0) };
-            let rest =
-                rest.ok_or(Error::CorruptPayload { chunk: 0, what: "fewer mantissas than exponents" })?;
-            out.push(T::from_bits(format.join(exponent, rest)));
+        let mut mantissas = self.mantissas.each_ref().map(Vec::as_slice);
+        mantissas.iter_mut().zip(borrowed).for_each(|(plane, borrowed)| *plane = borrowed.unwrap_or(plane));
+        // Elements of the tensor before are written over, not cleared first.
+        out.resize(count, T::from_bits(0));
+        if kept == count {
+            kernels::join(reader.path, &self.exponents, mantissas, out);
+        } else {
+            kernels::join_without_zeros(reader.path, &self.exponents, mantissas, out);
         }
         Ok(())
     }
+}
+
+/// The symbols of a packed stream of bytes where they lie in the frame; of any other nothing is read.
+fn packed_bytes<'a>(
+    cursor: &mut Cursor<'a>,
+    expected: &Expected,
+    reader: &mut StreamReader,
+) -> Result<Option<&'a [u8]>> {
+    if expected.alphabet != 1 << u8::BITS || !stream::is_packed(cursor.rest()) {
+        return Ok(None);
+    }
+    let bytes = cursor.rest();
+    let (before, (header, _)) = (cursor.offset(), reader.survey(cursor, expected, None)?);
+    let end = cursor.offset() - before;
+    Ok(Some(&bytes[end - header.bytes.payload()..end]))
 }

@@ -68,6 +68,8 @@ impl SymbolLayout {
 pub struct SymbolEncoder {
     target: Target,
     coder: CoderChoice,
+    /// The most chunks of a stream in natural order, if there is to be a bound.
+    chunks: Option<usize>,
     path: Path,
     tally: Tally,
     counts: Vec<u32>,
@@ -91,6 +93,14 @@ impl SymbolEncoder {
         coder.check(true)?;
         self.coder = coder;
         Ok(self)
+    }
+
+    /// The same encoder with no more than `most` rANS chunks for symbols in natural order: a core decodes four as fast as
+    /// more, and each costs about 100 bytes.
+    #[must_use]
+    pub const fn with_chunks(mut self, most: usize) -> Self {
+        self.chunks = Some(most);
+        self
     }
 
     /// The same encoder with its hot loops on this path, for tests and measurements. The bytes are the same on
@@ -149,6 +159,11 @@ impl SymbolEncoder {
             every => self.tally.sample(self.path, symbols, alphabet, (every, ends), &mut self.counts),
         }
         self.plan(symbols, order, ends, counting);
+        if let (Some(most), Coder::Rans, Order::Natural(_)) = (self.chunks, self.plan.coder, self.plan.order)
+            && self.plan.chunks() > most.max(1)
+        {
+            self.plan.chunk_rows = self.plan.rows.count().div_ceil(most.max(1));
+        }
         let Self { coded, plan, writer, .. } = self;
         let in_planes = plan.coder == Coder::Rans && matches!(order, Order::Planes(_));
         writer.write(if in_planes { coded } else { symbols }, plan, &plan.model, stream);

@@ -164,6 +164,11 @@ fn invalid(what: &'static str, value: u64, bound: u64) -> Error {
     Error::InvalidHeader { what, value, bound }
 }
 
+/// Whether the stream that these bytes begin with says that it is packed.
+pub(crate) fn is_packed(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|form| form & 3 == CODER_PACKED)
+}
+
 /// Read a stream's header, its model (unless that is the profile's) and its directory; checks that the
 /// payload is there.
 pub(crate) fn read(

@@ -47,8 +47,8 @@ struct Row {
     /// What the weights take as a file.
     bytes: u64,
     bits_per_weight: f64,
-    /// Memory that the process holds more once the network is loaded and has computed an image; none where the system does
-    /// not tell.
+    /// Memory that a copy of the network takes once it has computed an image, its file included; none where the system does not
+    /// tell.
     resident_bytes: Option<u64>,
     milliseconds_per_image: f64,
 }
@@ -70,21 +70,19 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         None => Dataset::embedded()?,
     };
     dataset.truncate(args.images.unwrap_or(usize::MAX));
-    let network = Model::open(&args.model).map_err(failed(&args.model))?.network().clone();
-    let dense = || -> narrows_weights::Result<Classifier> { Classifier::dense(&Model::open(&args.model)?) };
-    // What computing needs besides weights is in memory before anything is measured.
+    let model = Model::open(&args.model).map_err(failed(&args.model))?;
+    let network = model.network().clone();
     let first = Images::new(dataset.iter().take(1).flat_map(|(image, _)| image).collect(), network.image())
         .map_err(failed(&args.model))?;
-    dense().and_then(|dense| dense.run(first.clone())).map_err(failed(&args.model))?;
-
-    let before = resident();
-    let file = PackedFile::open(&args.packed).map_err(failed(&args.packed))?;
-    let packed = Classifier::of(&network, &file).map_err(failed(&args.packed))?;
-    packed.run(first.clone()).map_err(failed(&args.packed))?;
-    let after_packed = resident();
-    let dense = dense().map_err(failed(&args.model))?;
-    dense.run(first).map_err(failed(&args.model))?;
-    let after_dense = resident();
+    let used = |network: Classifier| network.run(first.clone()).map(|_| network);
+    let (packed, packed_resident) = resident(|| {
+        let file = PackedFile::open(&args.packed)?;
+        Classifier::of(&network, &file).and_then(used)
+    })
+    .map_err(failed(&args.packed))?;
+    let (dense, dense_resident) =
+        resident(|| Classifier::dense(&model).and_then(used)).map_err(failed(&args.model))?;
+    let file_bytes = PackedFile::open(&args.packed).map_err(failed(&args.packed))?.bytes().0;
 
     let progress = output.progress(2 * dataset.len() as u64, "images");
     let answers = |network: &Classifier| {
@@ -94,7 +92,7 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let (own, own_time) = answers(&packed)?;
     progress.finish_and_clear();
     let weights = network.weights();
-    let row = |name, answers: &[usize], seconds: f64, bytes: u64, memory: [Option<u64>; 2]| Row {
+    let row = |name, answers: &[usize], seconds: f64, bytes: u64, resident_bytes| Row {
         weights: name,
         accuracy_percent: share(
             answers.iter().zip(dataset.iter()).filter(|(a, (_, label))| **a == usize::from(*label)).count(),
@@ -103,14 +101,14 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         agreement_percent: share(answers.iter().zip(&float).filter(|(a, b)| a == b).count(), &dataset),
         bytes,
         bits_per_weight: 8.0 * bytes as f64 / weights as f64,
-        resident_bytes: memory[0].zip(memory[1]).map(|(before, after)| after.saturating_sub(before)),
+        resident_bytes,
         milliseconds_per_image: 1e3 * seconds / dataset.len() as f64,
     };
     let dense_bytes: usize =
         network.layers().iter().map(|layer| 4 * (layer.weights() + layer.outputs())).sum();
     let rows = vec![
-        row("packed", &own, own_time, file.bytes().0 as u64, [before, after_packed]),
-        row("float32", &float, float_time, dense_bytes as u64, [after_packed, after_dense]),
+        row("packed", &own, own_time, file_bytes as u64, packed_resident),
+        row("float32", &float, float_time, dense_bytes as u64, dense_resident),
     ];
     print(&Report { images: dataset.len(), weights, rows }, output)
 }
@@ -146,8 +144,23 @@ fn greatest(logits: &[f32]) -> usize {
     most.map_or(0, |(class, _)| class)
 }
 
+/// How many copies of a network are held at once to see what one takes.
+const COPIES: usize = 4;
+
+/// A network, and the bytes of memory that one more copy of it takes, its mapped file included.
+///
+/// The first copy is not counted: with it come the program's own pages that it runs on, and memory that inputs and outputs of
+/// layers take and give back, which is more than a small network.
+fn resident<T, E>(make: impl Fn() -> Result<T, E>) -> Result<(T, Option<u64>), E> {
+    let first = make()?;
+    let before = resident_bytes();
+    let copies = (0..COPIES).map(|_| make()).collect::<Result<Vec<_>, E>>()?;
+    let grown = before.zip(resident_bytes()).map(|(before, after)| after.saturating_sub(before));
+    Ok((first, grown.map(|bytes| bytes / copies.len() as u64)))
+}
+
 /// Bytes of memory that the process holds, mapped files that were read included.
-fn resident() -> Option<u64> {
+fn resident_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/smaps_rollup").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("Rss:"))?;
     Some(1024 * line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
@@ -182,6 +195,6 @@ fn print(report: &Report, output: &Output) -> Result<()> {
     output.print(drawn)?;
     let (images, weights) = (grouped(report.images as u64), grouped(report.weights as u64));
     output.print(format!(
-        "\n{images} images, {weights} weights; resident: memory the process grew by for each network"
+        "\n{images} images, {weights} weights; resident: memory that a copy of the network takes, its file included"
     ))
 }

@@ -6,7 +6,8 @@ mod sentences;
 use std::path::{Path, PathBuf};
 
 use narrows_weights::{
-    Calibration, Checkpoint, Contexts, Mode, PackOptions, Packed, Scope, Settings, States, pack_checkpoint,
+    Calibration, Checkpoint, Contexts, Counted, Mode, Outcome, PackOptions, Packed, Scope, Settings, States,
+    pack_checkpoint,
 };
 use serde::Serialize;
 
@@ -37,9 +38,10 @@ pub struct Args {
     /// File to write [default: beside the input, ending in .packed.safetensors]
     #[arg(long, short)]
     output: Option<PathBuf>,
-    /// Bits a weight, the mean over all tensors that are quantised
-    #[arg(long, value_name = "BITS", default_value_t = 4.0)]
-    bits: f64,
+    /// Bits a weight of the file: every byte of it, over the elements of all tensors but those that --keep names
+    /// [default: 4, of which a small file's header and what is not packed are not a part]
+    #[arg(long, value_name = "BITS")]
+    bits: Option<f64>,
     /// The most bins, an odd number from 3 to 255
     #[arg(long, value_name = "N", default_value_t = 255)]
     bins: u16,
@@ -135,16 +137,11 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let contexts = if args.contexts { Contexts::Neighbour } else { Contexts::One };
     let options = PackOptions { states: args.states, contexts, chunk_rows: None };
     if let Some(folder) = &args.dataset {
-        let settings = settings(args, CALIBRATED_RDO);
-        let (bytes, tensors) = onnx::calibrated(
-            (args.checkpoint.as_path(), is_onnx),
-            (folder.as_path(), args.images),
-            &settings,
-            &options,
-            &path,
-            output,
-        )?;
-        return report(&path, bytes, &tensors, output);
+        let packed = with_bits(args, CALIBRATED_RDO, output, |settings| {
+            let calibrated = (args.checkpoint.as_path(), is_onnx);
+            onnx::calibrated(calibrated, (folder.as_path(), args.images), settings, &options, &path, output)
+        })?;
+        return report(&path, &packed, output);
     }
     let checkpoint = if is_onnx { onnx::checkpoint(&args.checkpoint)? } else { open(&args.checkpoint)? };
     if checkpoint.texts().contains_key("narrows") {
@@ -157,16 +154,71 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         }
         None => args.calibration.as_ref().map(open).transpose()?.as_ref().map(Calibration::of),
     };
-    let mode = if args.lossless { Mode::Lossless } else { Mode::Quantize(settings(args, 0.0), calibration) };
-    let progress = output.progress(checkpoint.tensors().len() as u64, "tensors");
-    let mut tensors = Vec::new();
-    let bytes = pack_checkpoint(&checkpoint, &path, &mode, &options, |packed| {
-        progress.inc(1);
-        tensors.push(packed.clone());
-    })
-    .map_err(|error| Failure::weights(format!("cannot pack {}", args.checkpoint.display()), &error))?;
-    progress.finish_and_clear();
-    report(&path, bytes, &tensors, output)
+    let pack = |mode: &Mode| {
+        let progress = output.progress(PERMILLE as u64, "packing");
+        let tell = |done: f64| progress.set_position((PERMILLE * done) as u64);
+        let packed = pack_checkpoint(&checkpoint, &path, mode, &options, tell);
+        progress.finish_and_clear();
+        packed.map_err(|error| Unpacked::of(format!("cannot pack {}", args.checkpoint.display()), error))
+    };
+    let packed = if args.lossless {
+        pack(&Mode::Lossless).map_err(Unpacked::into_failure)?
+    } else {
+        with_bits(args, 0.0, output, |settings| pack(&Mode::Quantize(settings.clone(), calibration.clone())))?
+    };
+    report(&path, &packed, output)
+}
+
+/// How finely progress is told.
+const PERMILLE: f64 = 1000.0;
+/// Bits a weight, unless they are asked for.
+const DEFAULT_BITS: f64 = 4.0;
+
+/// Why nothing was packed.
+enum Unpacked {
+    /// The file cannot have so few bits a weight.
+    TooFewBits(Failure),
+    Other(Failure),
+}
+
+impl Unpacked {
+    fn of(sentence: String, error: narrows_weights::Error) -> Self {
+        let too_few = matches!(error, narrows_weights::Error::TooFewBits { .. });
+        let failure = Failure::weights(sentence, &error);
+        if too_few {
+            let hint = "ask for more --bits; without, weights alone have 4 where the file cannot";
+            Self::TooFewBits(failure.hint(hint))
+        } else {
+            Self::Other(failure)
+        }
+    }
+
+    fn into_failure(self) -> Failure {
+        match self {
+            Self::TooFewBits(failure) | Self::Other(failure) => failure,
+        }
+    }
+}
+
+/// Pack to a file of the bits that are asked for. If none are, and the file cannot have as few as is usual because so little of
+/// it is weights, the weights alone have them.
+fn with_bits(
+    args: &Args,
+    rdo: f32,
+    output: &Output,
+    pack: impl Fn(&Settings) -> Result<Outcome, Unpacked>,
+) -> Result<Outcome> {
+    let settings = settings(args, rdo);
+    match pack(&settings) {
+        Err(Unpacked::TooFewBits(_)) if args.bits.is_none() => {
+            output.note(format!(
+                "so little of {} is weights to pack that these have {DEFAULT_BITS} bits each, not the file",
+                args.checkpoint.display()
+            ));
+            pack(&Settings { counted: Counted::Entropy, ..settings }).map_err(Unpacked::into_failure)
+        }
+        packed => packed.map_err(Unpacked::into_failure),
+    }
 }
 
 /// What a bit is worth when rounding with calibration, in squared steps: the slope of rate and error of a fine grid.
@@ -174,7 +226,8 @@ const CALIBRATED_RDO: f32 = 0.1;
 
 fn settings(args: &Args, rdo: f32) -> Settings {
     Settings {
-        bits: args.bits,
+        bits: args.bits.unwrap_or(DEFAULT_BITS),
+        counted: Counted::File,
         bins: args.bins,
         scope: if args.per_channel { Scope::Row } else { Scope::Tensor },
         lambda: args.rdo.unwrap_or(rdo),
@@ -190,7 +243,8 @@ fn default_output(args: &Args) -> PathBuf {
     args.checkpoint.with_file_name(format!("{stem}.packed.safetensors"))
 }
 
-fn report(path: &Path, bytes: u64, tensors: &[Packed], output: &Output) -> Result<()> {
+fn report(path: &Path, Outcome { bytes, tensors }: &Outcome, output: &Output) -> Result<()> {
+    let bytes = *bytes;
     let bytes_before: u64 = tensors.iter().map(|tensor| tensor.bytes_before as u64).sum();
     let elements: usize = tensors.iter().map(|tensor| tensor.elements).sum();
     let packed = || tensors.iter().filter(|tensor| tensor.entropy.is_some());

@@ -4,15 +4,13 @@ use std::path::Path;
 
 use narrows_split::Model;
 use narrows_weights::net::{self, Images};
-use narrows_weights::{Checkpoint, Data, PackOptions, Packed, Plain, Settings, pack_network};
+use narrows_weights::{Checkpoint, Data, Outcome, PackOptions, Plain, Settings, pack_network};
 use safetensors::Dtype;
 
+use super::{PERMILLE, Unpacked};
 use crate::evaluate::Dataset;
 use crate::failure::{Failure, Result};
 use crate::output::Output;
-
-/// How finely progress is told.
-const PERMILLE: f64 = 1000.0;
 
 /// A model's float initialisers as a checkpoint.
 pub fn checkpoint(path: &Path) -> Result<Checkpoint> {
@@ -25,35 +23,32 @@ pub fn checkpoint(path: &Path) -> Result<Checkpoint> {
     Ok(Checkpoint::from_tensors(tensors.collect()))
 }
 
-/// Pack a network on grids that training images led to; the file's bytes, and what became of each tensor.
-pub fn calibrated(
+/// Pack a network on grids that training images led to.
+pub(super) fn calibrated(
     (path, is_onnx): (&Path, bool),
     (folder, images): (&Path, usize),
     settings: &Settings,
     options: &PackOptions,
     to: &Path,
     output: &Output,
-) -> Result<(u64, Vec<Packed>)> {
+) -> Result<Outcome, Unpacked> {
     if !is_onnx {
-        return Err(Failure::usage(format!("{} is no .onnx model", path.display()))
-            .hint("--dataset runs the network, of which a checkpoint has the weights alone"));
+        let failure = Failure::usage(format!("{} is no .onnx model", path.display()));
+        let hint = "--dataset runs the network, of which a checkpoint has the weights alone";
+        return Err(Unpacked::Other(failure.hint(hint)));
     }
     let failed = |what: &str| {
         let sentence = format!("cannot {what} {}", path.display());
-        move |error: narrows_weights::Error| Failure::weights(sentence, &error)
+        move |error: narrows_weights::Error| Unpacked::of(sentence, error)
     };
     let model = net::Model::open(path).map_err(failed("read"))?;
-    let mut training = Dataset::training(folder)?;
+    let mut training = Dataset::training(folder).map_err(Unpacked::Other)?;
     training.truncate(images);
     let images = Images::new(training.iter().flat_map(|(image, _)| image).collect(), model.network().image())
         .map_err(failed("calibrate"))?;
     let progress = output.progress(PERMILLE as u64, "calibrating");
-    let layers =
-        net::calibrated(&model, &images, settings, |done| progress.set_position((PERMILLE * done) as u64))
-            .map_err(failed("calibrate"))?;
+    let tell = |done: f64| progress.set_position((PERMILLE * done) as u64);
+    let layers = net::calibrated(&model, &images, settings, options, tell);
     progress.finish_and_clear();
-    let mut tensors = Vec::new();
-    let bytes = pack_network(&model, &layers, to, options, |packed| tensors.push(packed.clone()))
-        .map_err(failed("pack"))?;
-    Ok((bytes, tensors))
+    pack_network(&model, &layers.map_err(failed("calibrate"))?, to, options).map_err(failed("pack"))
 }

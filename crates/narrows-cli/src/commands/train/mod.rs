@@ -58,7 +58,7 @@ pub struct Args {
     /// Train float32 weights, the network that others are compared with
     #[arg(long)]
     float: bool,
-    /// The most different values in a layer
+    /// The most different values in a layer: odd, 3 to 255, or even (none of them zero), 2 to 128
     #[arg(long, value_name = "N", default_value_t = 31)]
     bins: u32,
     /// Passes over the training images
