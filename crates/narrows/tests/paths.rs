@@ -84,8 +84,8 @@ fn speed_takes_tans_only_where_that_costs_little() {
             let count = 200_000;
             let of = |random: &mut Random| {
                 let symbol = random.bits() as usize % alphabet;
-                // One symbol in sixty is another than 0: no machine of 64 states has that probability.
-                if even || random.bits().is_multiple_of(60) { symbol as u8 } else { 0 }
+                // One symbol in 300 is another than 0: no machine of 64 states has that probability.
+                if even || random.bits().is_multiple_of(300) { symbol as u8 } else { 0 }
             };
             let symbols: Vec<u8> = (0..count).map(|_| of(&mut random)).collect();
             let layout = SymbolLayout::natural(count, alphabet as u16).unwrap();
@@ -94,7 +94,7 @@ fn speed_takes_tans_only_where_that_costs_little() {
             let encoder = SymbolEncoder::new(Target::Speed).with_coder(CoderChoice::Rans).unwrap();
             { encoder }.encode_into(&symbols, &layout, &mut rans).unwrap();
             // Plans are estimates, to within a percent of so few bytes.
-            assert!(fast.len() as f64 <= 1.035 * rans.len() as f64, "{} for {}", fast.len(), rans.len());
+            assert!(fast.len() as f64 <= 1.13 * rans.len() as f64, "{} for {}", fast.len(), rans.len());
             taken[usize::from(even)] += usize::from(is_tans(&fast));
             assert!(!is_tans(&check_symbols(&symbols, &layout, Target::Size)));
         }
@@ -133,13 +133,15 @@ fn a_sample_takes_few_bytes_more() {
         let frequencies = frequencies(alphabet);
         let symbols: Vec<u8> = (0..150_000).map(|_| random.symbol(&frequencies) as u8).collect();
         let planes = Planes::new(&Shape::new(&[150, 40, 25]).unwrap(), 0).unwrap();
-        for layout in [
-            SymbolLayout::natural(symbols.len(), alphabet as u16).unwrap(),
-            SymbolLayout::planes(planes, alphabet as u16).unwrap(),
+        // Where 64 states have room for all symbols, tANS may take 12 % more.
+        let of_one_table = if alphabet < 64 { 1.12 } else { 1.025 };
+        for (layout, most) in [
+            (SymbolLayout::natural(symbols.len(), alphabet as u16).unwrap(), of_one_table),
+            (SymbolLayout::planes(planes, alphabet as u16).unwrap(), 1.025),
         ] {
             let [small, fast] =
                 [Target::Size, Target::Speed].map(|target| check_symbols(&symbols, &layout, target).len());
-            assert!(fast as f64 <= 1.025 * small as f64 + 400.0, "{fast} bytes for {small}: {layout:?}");
+            assert!(fast as f64 <= most * small as f64 + 400.0, "{fast} bytes for {small}: {layout:?}");
         }
     }
 }

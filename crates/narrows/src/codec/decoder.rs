@@ -230,19 +230,6 @@ impl Decoder {
                 let map = resolve(dequantizer.as_ref(), profile.as_deref())?;
                 let map = dequantizer.as_ref().unwrap_or(&map);
                 let symbols = Symbols::new(header, map, *axis, *layout, *nonzeros)?;
-                if let (Dequantizer::Tensor(affine), Layout::Natural) = (map, layout) {
-                    let values = quantize::Values::new(self.path, affine);
-                    let (path, model) = (self.path, profile.as_deref().map(Profile::model));
-                    let mut write = |at: Range<usize>, symbols: &[u8]| {
-                        // Elements of the tensor before are written over, not cleared first.
-                        out.resize(count, T::from_bits(0));
-                        values.write(path, symbols, &mut out[at]);
-                    };
-                    let Self { reader, symbols: natural, .. } = self;
-                    // Values are written while the next symbols are decoded: one waits for the cache, the other does not.
-                    reader.read_telling(cursor, &symbols.expected, model, natural, Some(&mut write))?;
-                    return Ok(());
-                }
                 let rows = self.decode_symbols(&symbols, profile.as_deref(), cursor)?;
                 let Self { path, coded, symbols: natural, .. } = self;
                 let coded = rows.as_ref().map(|rows| (rows, coded.as_slice()));

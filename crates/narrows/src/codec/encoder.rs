@@ -284,8 +284,15 @@ impl Encoder {
         }
         let how = (self.options.target, counting);
         let options = &self.options;
+        let with_contexts = matches!(options.coder, CoderChoice::Auto | CoderChoice::Rans)
+            && match options.layout {
+                LayoutChoice::Auto => planes.positions() > 1,
+                layout => layout == LayoutChoice::Planes,
+            };
+        let forced = with_contexts && options.layout == LayoutChoice::Planes;
         let plan = &mut self.order_0;
         match options.coder {
+            _ if forced => {}
             CoderChoice::Packed => plan.set_packed(natural, alphabet),
             CoderChoice::Tans { state_bits } => {
                 plan.set_order_0(CoderChoice::tans(state_bits, &self.counts), natural, &self.counts, how);
@@ -293,15 +300,9 @@ impl Encoder {
             CoderChoice::Auto => plan.set_free_order_0(natural, &self.counts, how),
             CoderChoice::Rans => plan.set_order_0(Coder::Rans, natural, &self.counts, how),
         }
-        let with_contexts = matches!(options.coder, CoderChoice::Auto | CoderChoice::Rans)
-            && match options.layout {
-                LayoutChoice::Auto => planes.positions() > 1,
-                layout => layout == LayoutChoice::Planes,
-            };
         if with_contexts {
             let symbols = (self.symbols.as_slice(), self.counts.as_slice());
             self.neighbours.set_neighbours(self.path, symbols, planes, how);
-            let forced = self.options.layout == LayoutChoice::Planes;
             if forced || self.neighbours.bytes() < self.order_0.bytes() {
                 return self.or_packed(Chosen::Neighbours, natural, alphabet);
             }

@@ -25,7 +25,7 @@ const SPEEDY_ROWS: usize = 32;
 /// tANS states for [`Target::Speed`], log2: as many as registers hold on every path.
 const SPEEDY_STATE_BITS: u32 = 6;
 /// How many times the bytes of rANS they may take.
-const SPEEDY_BYTES: f64 = 1.025;
+const SPEEDY_BYTES: f64 = 1.12;
 /// Probability bits of [coarse](Plan) tables.
 const COARSE_BITS: u32 = 12;
 /// Bits of a table entry, for deciding which classes to merge before tables exist.
@@ -167,8 +167,8 @@ impl Plan {
         self.arrange(target);
     }
 
-    /// One table for all symbols, and the coder that suits the target: rANS, or for [`Target::Speed`] tANS where that costs
-    /// little. Its row is two or three look-ups, and decodes about twice as fast on every path.
+    /// One table for all symbols, and the coder that suits the target: rANS, or for [`Target::Speed`] tANS unless that costs
+    /// [much](SPEEDY_BYTES). Its row is two or three look-ups, and decodes about twice as fast on every path.
     pub(crate) fn set_free_order_0(&mut self, order: Order, counts: &[u32], how: (Target, Counting)) {
         self.set_order_0(Coder::Rans, order, counts, how);
         let tans = CoderChoice::tans(SPEEDY_STATE_BITS, counts);

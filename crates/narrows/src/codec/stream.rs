@@ -178,18 +178,6 @@ impl StreamReader {
         profile: Option<&Model>,
         coded: &mut Vec<S>,
     ) -> Result<StreamHeader> {
-        self.read_telling(cursor, expected, profile, coded, None)
-    }
-
-    /// As [`StreamReader::read`], telling of bytes as soon as they are decoded.
-    pub(crate) fn read_telling<S: Symbol>(
-        &mut self,
-        cursor: &mut Cursor<'_>,
-        expected: &Expected,
-        profile: Option<&Model>,
-        coded: &mut Vec<S>,
-        mut progress: Option<rans::Progress<'_>>,
-    ) -> Result<StreamHeader> {
         let header = self.read_header(cursor, expected, profile)?;
         let payload = cursor.take("payload", header.bytes.payload())?;
         // What was there before is written over.
@@ -206,10 +194,10 @@ impl StreamReader {
                     let how = (self.path, self.threads);
                     self.workers.decode(how, input, (&header.rows, header.chunk_rows), model, coded)
                 } else {
-                    self.rans.decode_telling(self.path, input, &run, model, coded, progress.take())
+                    self.rans.decode(self.path, input, &run, model, coded)
                 };
                 #[cfg(not(feature = "rayon"))]
-                let result = self.rans.decode_telling(self.path, input, &run, model, coded, progress.take());
+                let result = self.rans.decode(self.path, input, &run, model, coded);
                 result.map_err(|(chunk, what)| corrupt(chunk)(what))?;
             }
             Coder::Tans { .. } => {
@@ -225,10 +213,6 @@ impl StreamReader {
                 tans::decode(self.path, coded, order, &self.machine, payload, &self.lengths)
                     .map_err(|(chunk, what)| corrupt(chunk)(what))?;
             }
-        }
-        // What was not told of on the way.
-        if let (Some(progress), Some(coded)) = (progress, S::as_bytes_mut(coded)) {
-            progress(0..coded.len(), coded);
         }
         Ok(header)
     }

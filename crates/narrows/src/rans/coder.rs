@@ -279,14 +279,6 @@ pub(crate) struct ChunkDecoder {
     slots: Slots,
 }
 
-/// Told of symbols as soon as they are decoded: where they lie in the coded order of their run, and what they are. Every
-/// symbol is told of once.
-pub(crate) type Progress<'a> = &'a mut dyn FnMut(Range<usize>, &[u8]);
-
-/// Rows of a chunk decoded between two tellings: so few that what is made of them is still on its way to the
-/// second-level cache while the next are decoded, which does not need it.
-const ROWS_AT_ONCE: usize = 16;
-
 /// What a decoder reads: the payload of some chunks, and how many words each has.
 #[derive(Clone, Copy)]
 pub(crate) struct Input<'a> {
@@ -313,19 +305,6 @@ impl ChunkDecoder {
         model: &Model,
         coded: &mut [S],
     ) -> Result<(), (usize, &'static str)> {
-        self.decode_telling(path, input, run, model, coded, None)
-    }
-
-    /// As [`ChunkDecoder::decode`], telling of bytes on the way.
-    pub(crate) fn decode_telling<S: Symbol>(
-        &mut self,
-        path: Path,
-        input: Input<'_>,
-        run: &Run<'_>,
-        model: &Model,
-        coded: &mut [S],
-        mut progress: Option<Progress<'_>>,
-    ) -> Result<(), (usize, &'static str)> {
         if run.len() == 0 {
             return Ok(());
         }
@@ -334,8 +313,7 @@ impl ChunkDecoder {
             && path != Path::Reference
             && tables::covers(model)
         {
-            let progress = progress.as_mut().map(|progress| &mut **progress as Progress<'_>);
-            let (tables, stream) = (&mut self.tables, DecodeStream { coded, done: 0, run, input, progress });
+            let (tables, stream) = (&mut self.tables, DecodeStream { coded, run, input });
             if with_backend!(path, decode_with(stream, tables, model)) == Some(true) {
                 return Ok(());
             }
@@ -357,9 +335,6 @@ impl ChunkDecoder {
                 .map_err(|what| (index, what))?;
         }
         assert!(!(refused && cfg!(test)), "a path refuses what the reference takes");
-        if let (Some(progress), Some(coded)) = (progress, S::as_bytes_mut(coded)) {
-            progress(0..coded.len(), coded);
-        }
         Ok(())
     }
 }
@@ -372,28 +347,10 @@ fn take_chunk<'a>(payload: &mut &'a [u8], lanes: usize, words: u32) -> &'a [u8] 
 }
 
 struct DecodeStream<'a> {
-    /// Symbols of the chunks that are left, and the number of those before them.
+    /// Symbols of the chunks that are left.
     coded: &'a mut [u8],
-    done: usize,
     run: &'a Run<'a>,
     input: Input<'a>,
-    progress: Option<Progress<'a>>,
-}
-
-impl DecodeStream<'_> {
-    /// Rows to decode before telling of them.
-    const fn rows_at_once(&self) -> usize {
-        if self.progress.is_some() { ROWS_AT_ONCE } else { usize::MAX }
-    }
-
-    /// Tell of the rows `rows` of a chunk, which begins with row `chunk` of the stream and symbol `start` of the run.
-    fn tell(&mut self, (chunk, start): (usize, usize), rows: Range<usize>, coded: &[u8]) {
-        if let Some(progress) = &mut self.progress {
-            let at = |row: usize| self.run.rows.start(row) - self.run.rows.start(chunk);
-            let symbols = at(rows.start)..at(rows.end);
-            progress(start + symbols.start..start + symbols.end, &coded[symbols]);
-        }
-    }
 }
 
 /// Decode all chunks; false if something does not hold.
@@ -440,11 +397,9 @@ impl<R: Iterator<Item = Range<usize>>, const LEVELS: u32, const CLASS_BITS: u32>
     type Output = Option<usize>;
 
     fn take<S: Simd, const CHUNKS: usize>(self, simd: S) -> Option<usize> {
-        let Self { stream, tables, ranges } = self;
-        let DecodeStream { coded: all, done, run, input, .. } = &mut *stream;
+        let Self { stream: DecodeStream { coded: all, run, input }, tables, ranges } = self;
         let rows = run.rows;
         let ranges: [_; CHUNKS] = std::array::from_fn(|_| ranges.next().expect("chunks are left"));
-        let mut starts = [0; CHUNKS];
         let mut parts: [_; CHUNKS] = std::array::from_fn(|k| {
             let range = &ranges[k];
             let (&words, rest) = input.lengths.split_first().expect("a length for each chunk");
@@ -453,29 +408,18 @@ impl<R: Iterator<Item = Range<usize>>, const LEVELS: u32, const CLASS_BITS: u32>
             let payload = take_chunk(&mut input.payload, lanes, words);
             let (coded, rest) = std::mem::take(all).split_at_mut(rows.range(range).len());
             *all = rest;
-            starts[k] = *done;
-            *done += coded.len();
             decoding::Chunk::new(coded, payload, Walk::at(rows, range.start, range.start))
         });
         let all_start_well = |parts: &[decoding::Chunk<'_>]| {
             parts.iter().zip(&ranges).all(|(part, range)| part.starts_well(rows.width(range.start)))
         };
         let common = shared_rows(rows, &ranges);
-        if !all_start_well(&parts) {
+        if !all_start_well(&parts)
+            || !decoding::decode_rows::<_, LEVELS, CLASS_BITS, CHUNKS>(simd, tables, &mut parts, common)
+        {
             return None;
         }
-        let at_once = stream.rows_at_once();
-        for done in (0..common).step_by(at_once) {
-            let count = at_once.min(common - done);
-            if !decoding::decode_rows::<_, LEVELS, CLASS_BITS, CHUNKS>(simd, tables, &mut parts, count) {
-                return None;
-            }
-            for ((part, range), &start) in parts.iter().zip(&ranges).zip(&starts) {
-                let first = range.start + done;
-                stream.tell((range.start, start), first..first + count, part.coded);
-            }
-        }
-        let well = parts.iter_mut().zip(&ranges).zip(&starts).all(|((part, range), &start)| {
+        let well = parts.iter_mut().zip(&ranges).all(|(part, range)| {
             let rest = range.start + common..range.end;
             walk::runs(rows, range).into_iter().all(|run| {
                 let run = run.start.max(rest.start)..run.end;
@@ -483,17 +427,11 @@ impl<R: Iterator<Item = Range<usize>>, const LEVELS: u32, const CLASS_BITS: u32>
                     return true;
                 }
                 part.walk = Walk::at(rows, range.start, run.start);
-                run.clone().step_by(at_once).all(|first| {
-                    let some = first..run.end.min(first.saturating_add(at_once));
-                    let decoded = if rows.lanes() <= S::FEW_LANES && few::covers(part.walk.width) {
-                        few::decode_rows(tables, part, some.len())
-                    } else {
-                        let part = std::array::from_mut(&mut *part);
-                        decoding::decode_rows::<_, LEVELS, CLASS_BITS, 1>(simd, tables, part, some.len())
-                    };
-                    stream.tell((range.start, start), some, part.coded);
-                    decoded
-                })
+                if rows.lanes() <= S::FEW_LANES && few::covers(part.walk.width) {
+                    return few::decode_rows(tables, part, run.len());
+                }
+                let part = std::array::from_mut(&mut *part);
+                decoding::decode_rows::<_, LEVELS, CLASS_BITS, 1>(simd, tables, part, run.len())
             }) && part.ends_well(rows.width(range.start))
         });
         well.then_some(CHUNKS)

@@ -21,7 +21,7 @@ mod simd;
 mod tables;
 mod walk;
 
-pub(crate) use coder::{ChunkDecoder, ChunkEncoder, Input, Output, Progress, Run};
+pub(crate) use coder::{ChunkDecoder, ChunkEncoder, Input, Output, Run};
 pub(crate) use tables::COARSE_FROM;
 
 /// The largest number of lanes.

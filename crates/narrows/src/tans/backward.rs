@@ -69,6 +69,7 @@ pub(crate) fn write_above(bytes: &mut [u8], at: usize, pending: u64, count: u32)
 
 /// Append to `out` the stream that fills `bytes` from `at` up to its margin, and begins with the `count` < 8 bits
 /// of `pending`; returns its bytes.
+#[inline(always)]
 pub(crate) fn finish(bytes: &mut [u8], at: usize, pending: u64, count: u32, out: &mut Vec<u8>) -> usize {
     write_above(bytes, at, pending, count);
     append_shifted(bytes, at - usize::from(count > 0), (8 - count) % 8, out)
@@ -76,19 +77,20 @@ pub(crate) fn finish(bytes: &mut [u8], at: usize, pending: u64, count: u32, out:
 
 /// Append the bits of `bytes` from bit `shift` < 8 of byte `first` on, up to the zeros of the margin; returns
 /// how many bytes they are.
+#[inline(always)]
 fn append_shifted(bytes: &[u8], first: usize, shift: u32, out: &mut Vec<u8>) -> usize {
     let length = bytes.len() - MARGIN - first;
     if shift == 0 {
         out.extend_from_slice(&bytes[first..first + length]);
         return length;
     }
-    let start = out.len();
-    out.resize(start + length.next_multiple_of(8), 0);
-    for (to, at) in out[start..].chunks_exact_mut(8).zip((first..).step_by(8)) {
-        // The last begins 7 bytes at most before the margin.
-        let low = u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-        let high = bytes.get(at + 8).copied().unwrap_or(0);
-        to.copy_from_slice(&(low >> shift | u64::from(high) << (64 - shift)).to_le_bytes());
+    let (start, room) = (out.len(), length.next_multiple_of(8));
+    out.resize(start + room, 0);
+    // Bytes from one further on bring in what a word lacks; the last begin 7 bytes at most before the margin.
+    let (words, further) = (&bytes[first..first + room], &bytes[first + 1..first + 1 + room]);
+    let words = words.as_chunks::<8>().0.iter().zip(further.as_chunks::<8>().0);
+    for (to, (&low, &high)) in out[start..].as_chunks_mut::<8>().0.iter_mut().zip(words) {
+        *to = (u64::from_le_bytes(low) >> shift | u64::from_le_bytes(high) << (8 - shift)).to_le_bytes();
     }
     out.truncate(start + length);
     length

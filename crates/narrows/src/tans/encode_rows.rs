@@ -4,12 +4,13 @@
 //! With `S` states, state `y` stands for `x = S + y`. Symbol `s` puts out `n = k` bits, or one less if `y < t`, `t`
 //! being `(f << k) - S`; then it moves to the state `of_symbol[(y >> n) + (S >> n) + c - f]`, of which all but `y >> n`
 //! is known of the symbol and either `n`. Eight lanes' bits are put together in 64, and these before those of the rows after,
-//! since the encoder runs backward; whole bytes are written when another row might not fit.
+//! since the encoder runs backward. Whole bytes are written after as many rows as most likely fit a word: asking after each
+//! whether the next one fits is a branch that nothing predicts.
 
 use super::backward::{self, Backward, MARGIN};
 use super::chunk::Runs;
 use super::lanes::Lanes;
-use super::rows::{HALVES, LOWER_HALVES, UPPER_HALVES};
+use super::rows::{HALVES, LOWER_HALVES, UPPER_HALVES, each_word};
 use super::spec::Machine;
 use super::{LANES_PER_STREAM, MAX_LANES, MAX_STREAMS};
 
@@ -48,6 +49,43 @@ impl<L: Lanes> Tables<L> {
     }
 }
 
+/// Bits of a stream that are put out at once, at most: they fit a word with those of a byte that is not whole.
+const MOST_AT_ONCE: u64 = 56;
+
+/// What a row puts out.
+#[derive(Clone, Copy)]
+struct Row<L: Lanes> {
+    /// The bits of four lanes in each half of a word, from its lowest bit on.
+    halves: L::Bytes,
+    /// Bits of each lane.
+    counts: L::Bytes,
+    /// Bits of each word.
+    taken: L::Bytes,
+}
+
+impl<L: Lanes> Row<L> {
+    #[inline(always)]
+    fn lower(self, lanes: L) -> L::Bytes {
+        lanes.and(self.halves, lanes.load(&LOWER_HALVES))
+    }
+
+    #[inline(always)]
+    fn upper(self, lanes: L) -> L::Bytes {
+        lanes.funnel::<63>(self.halves, lanes.load(&[0; MAX_LANES]), lanes.load(&HALVES))
+    }
+
+    #[inline(always)]
+    fn lower_counts(self, lanes: L) -> L::Bytes {
+        lanes.totals(lanes.and(self.counts, lanes.load(&LOWER_HALVES)))
+    }
+
+    /// The bits of all eight lanes of each stream.
+    #[inline(always)]
+    fn word(self, lanes: L) -> L::Bytes {
+        lanes.or(self.lower(lanes), lanes.shift_left_words(self.upper(lanes), self.lower_counts(lanes)))
+    }
+}
+
 /// 64 lanes on their way back through a chunk.
 struct Strip<L: Lanes, const BITS: u32, const SYMBOL_BITS: u32> {
     states: L::Bytes,
@@ -56,21 +94,35 @@ struct Strip<L: Lanes, const BITS: u32, const SYMBOL_BITS: u32> {
     counts: L::Bytes,
     /// Where each stream's written bytes begin.
     at: [usize; MAX_STREAMS],
-    /// A row surely fits if no stream has more bits pending than this.
-    bound: u64,
 }
 
 impl<L: Lanes, const BITS: u32, const SYMBOL_BITS: u32> Strip<L, BITS, SYMBOL_BITS> {
-    /// Encode a row; lanes whose bytes in `used` are 0 stay as they are.
+    /// Encode rows, the last one first, whose bits are likely to fit one word.
     #[inline(always)]
-    fn row(
-        &mut self,
-        lanes: L,
-        tables: &Tables<L>,
-        symbols: L::Bytes,
-        used: Option<L::Bytes>,
-        bytes: &mut [u8],
-    ) {
+    fn rows(&mut self, lanes: L, tables: &Tables<L>, rows: &[[u8; MAX_LANES]], bytes: &mut [u8]) {
+        let before = self.states;
+        let zero = lanes.load(&[0; MAX_LANES]);
+        let (mut word, mut taken) = (zero, zero);
+        for row in rows.iter().rev() {
+            let row = self.row(lanes, tables, lanes.load(row), None);
+            word = lanes.or(row.word(lanes), lanes.shift_left_words(word, row.taken));
+            taken = lanes.add(taken, row.taken);
+        }
+        if lanes.any_above(taken, MOST_AT_ONCE) {
+            self.states = before;
+            for row in rows.iter().rev() {
+                let row = self.row(lanes, tables, lanes.load(row), None);
+                self.put(lanes, row, bytes);
+            }
+            return;
+        }
+        self.push(lanes, word, taken);
+        self.flush(lanes, bytes);
+    }
+
+    /// What a row puts out; lanes whose bytes in `used` are 0 put nothing out and stay as they are.
+    #[inline(always)]
+    fn row(&mut self, lanes: L, tables: &Tables<L>, symbols: L::Bytes, used: Option<L::Bytes>) -> Row<L> {
         let below = lanes.less(self.states, lanes.look_up::<SYMBOL_BITS>(&tables.thresholds, symbols));
         let most = lanes.look_up::<SYMBOL_BITS>(&tables.counts, symbols);
         let less = lanes.add_bytes(most, lanes.load(&[255; MAX_LANES]));
@@ -88,30 +140,21 @@ impl<L: Lanes, const BITS: u32, const SYMBOL_BITS: u32> Strip<L, BITS, SYMBOL_BI
         }
         let bits = lanes.and(self.states, lanes.low_bits(counts));
         self.states = next;
-        self.put(lanes, bits, counts, bytes);
+        Row { halves: lanes.gather_halves(bits, counts), counts, taken: lanes.totals(counts) }
     }
 
-    /// Put the low `counts` bits of each lane before those pending.
+    /// Put a row's bits before those pending, and write whole bytes.
     #[inline(always)]
-    fn put(&mut self, lanes: L, bits: L::Bytes, counts: L::Bytes, bytes: &mut [u8]) {
-        let halves = lanes.gather_halves(bits, counts);
-        let lower_counts = lanes.totals(lanes.and(counts, lanes.load(&LOWER_HALVES)));
-        let lower = lanes.and(halves, lanes.load(&LOWER_HALVES));
-        let upper = lanes.funnel::<63>(halves, lanes.load(&[0; MAX_LANES]), lanes.load(&HALVES));
-        let taken = lanes.totals(counts);
-        if BITS == 8 && lanes.any_above(taken, 56) {
-            // Too many for one word with what is pending.
-            let upper_counts = lanes.totals(lanes.and(counts, lanes.load(&UPPER_HALVES)));
-            self.push(lanes, upper, upper_counts);
+    fn put(&mut self, lanes: L, row: Row<L>, bytes: &mut [u8]) {
+        if BITS == 8 && lanes.any_above(row.taken, MOST_AT_ONCE) {
+            let upper_counts = lanes.totals(lanes.and(row.counts, lanes.load(&UPPER_HALVES)));
+            self.push(lanes, row.upper(lanes), upper_counts);
             self.flush(lanes, bytes);
-            self.push(lanes, lower, lower_counts);
+            self.push(lanes, row.lower(lanes), row.lower_counts(lanes));
         } else {
-            let all = lanes.or(lower, lanes.shift_left_words(upper, lower_counts));
-            self.push(lanes, all, taken);
+            self.push(lanes, row.word(lanes), row.taken);
         }
-        if lanes.any_above(self.counts, self.bound) {
-            self.flush(lanes, bytes);
-        }
+        self.flush(lanes, bytes);
     }
 
     #[inline(always)]
@@ -123,15 +166,24 @@ impl<L: Lanes, const BITS: u32, const SYMBOL_BITS: u32> Strip<L, BITS, SYMBOL_BI
     /// Write the whole bytes of what is pending.
     #[inline(always)]
     fn flush(&mut self, lanes: L, bytes: &mut [u8]) {
-        let (pending, counts) = (words(lanes, self.pending), words(lanes, self.counts));
-        for stream in 0..MAX_STREAMS {
-            let count = counts[stream] as u32;
-            backward::write_above(bytes, self.at[stream], pending[stream], count);
-            self.at[stream] -= count as usize / 8;
+        let zero = lanes.load(&[0; MAX_LANES]);
+        // The last bit on top: up by 63 less the count (its bits turned round), and one more.
+        let missing = lanes.select(self.counts, zero, lanes.load(&MOST_PENDING));
+        let aligned = lanes.shift_left_words(self.pending, missing);
+        let aligned = words(lanes, lanes.add(aligned, aligned));
+        for (at, word) in self.at.iter().zip(aligned) {
+            bytes[at - 8..*at].copy_from_slice(&word.to_le_bytes());
         }
-        self.counts = lanes.and(self.counts, lanes.load(&[7; MAX_LANES]));
+        let whole = words(lanes, lanes.funnel::<63>(self.counts, zero, lanes.load(&BITS_OF_BYTES)));
+        self.at.iter_mut().zip(whole).for_each(|(at, whole)| *at -= whole as usize);
+        self.counts = lanes.and(self.counts, lanes.load(&BITS_LEFT));
     }
 }
+
+/// In each word: the most bits that are pending, log2 of the bits of a byte, and the bits left when whole bytes are written.
+const MOST_PENDING: [u8; MAX_LANES] = each_word([63, 0, 0, 0, 0, 0, 0, 0]);
+const BITS_OF_BYTES: [u8; MAX_LANES] = each_word([3, 0, 0, 0, 0, 0, 0, 0]);
+const BITS_LEFT: [u8; MAX_LANES] = each_word([7, 0, 0, 0, 0, 0, 0, 0]);
 
 #[inline(always)]
 fn words<L: Lanes>(lanes: L, vector: L::Bytes) -> [u64; MAX_STREAMS] {
@@ -174,6 +226,16 @@ pub(crate) fn encode<L: Lanes>(
     }
 }
 
+/// Rows whose bits most likely make [`MOST_AT_ONCE`] at most: eight symbols take as many each as the states do on average.
+fn rows_at_once(machine: &Machine) -> usize {
+    let bits: u32 = machine.states.iter().map(|state| state.bits()).sum();
+    let row = f64::from(bits) / machine.states.len() as f64 * LANES_PER_STREAM as f64;
+    [4, 2].into_iter().find(|&rows| rows as f64 * row <= LIKELY_TO_FIT).unwrap_or(1)
+}
+
+/// Bits of some rows on average, so that their sum rarely exceeds [`MOST_AT_ONCE`] in any of eight streams.
+const LIKELY_TO_FIT: f64 = 44.0;
+
 #[inline(always)]
 fn encode_chunk<L: Lanes, const BITS: u32, const SYMBOL_BITS: u32>(
     lanes: L,
@@ -190,14 +252,12 @@ fn encode_chunk<L: Lanes, const BITS: u32, const SYMBOL_BITS: u32>(
     let zero = lanes.load(&[0; MAX_LANES]);
     let mut at = [0; MAX_STREAMS];
     at.iter_mut().enumerate().for_each(|(stream, at)| *at = (stream + 1) * room - MARGIN);
-    // Without whole bytes there is nothing to write; 63 is what can be aligned.
-    let bound = 63_usize.saturating_sub(row_bits).max(7) as u64;
-    let mut strip = Strip::<L, BITS, SYMBOL_BITS> { states: zero, pending: zero, counts: zero, at, bound };
+    let mut strip = Strip::<L, BITS, SYMBOL_BITS> { states: zero, pending: zero, counts: zero, at };
     for (run, range) in runs.iter().rev() {
         let symbols = &coded[range];
         if run.width == MAX_LANES {
-            for row in symbols.as_chunks().0.iter().rev() {
-                strip.row(lanes, &tables, lanes.load(row), None, bytes);
+            for rows in symbols.as_chunks().0.rchunks(rows_at_once(machine)) {
+                strip.rows(lanes, &tables, rows, bytes);
             }
             continue;
         }
@@ -213,7 +273,8 @@ fn encode_chunk<L: Lanes, const BITS: u32, const SYMBOL_BITS: u32>(
                 bytes[..run.width].copy_from_slice(&symbols[from..from + run.width]);
                 lanes.load(&bytes)
             };
-            strip.row(lanes, &tables, row, Some(used), bytes);
+            let row = strip.row(lanes, &tables, row, Some(used));
+            strip.put(lanes, row, bytes);
         }
     }
     strip.flush(lanes, bytes);

@@ -161,7 +161,7 @@ pub(crate) const HALVES: [u8; 64] = each_word([32, 0, 0, 0, 0, 0, 0, 0]);
 pub(crate) const LOWER_HALVES: [u8; 64] = each_word([255, 255, 255, 255, 0, 0, 0, 0]);
 pub(crate) const UPPER_HALVES: [u8; 64] = each_word([0, 0, 0, 0, 255, 255, 255, 255]);
 
-const fn each_word(word: [u8; 8]) -> [u8; 64] {
+pub(crate) const fn each_word(word: [u8; 8]) -> [u8; 64] {
     let (mut bytes, mut at) = ([0; 64], 0);
     while at < 64 {
         bytes[at] = word[at % 8];

@@ -166,7 +166,11 @@ impl Simd for Avx2 {
     const LOOKS_UP_COARSE_STEPS: bool = true;
 
     fn step<T: Step>(self, step: T, left: usize) -> T::Output {
-        if left > 1 { step.take::<_, 2>(self) } else { step.take::<_, 1>(self) }
+        match left {
+            4.. => step.take::<_, 4>(self),
+            2.. => step.take::<_, 2>(self),
+            _ => step.take::<_, 1>(self),
+        }
     }
 
     #[inline(always)]
