@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use common::{Random, features, frames, with_checksum};
 use half::{bf16, f16};
 use narrows::{
-    CoderChoice, Decoder, EncodeOptions, Encoder, LayoutChoice, Path, Planes, Profile, Shape, SymbolDecoder,
-    SymbolEncoder, SymbolLayout, Target, TensorView,
+    Clip, CoderChoice, Decoder, EncodeOptions, Encoder, LayoutChoice, Path, Planes, Profile, Quantizer,
+    Shape, SymbolDecoder, SymbolEncoder, SymbolLayout, Target, TensorView,
 };
 
 fn paths() -> impl Iterator<Item = Path> + Clone {
@@ -120,6 +120,30 @@ fn a_sample_that_misleads_costs_time_and_no_bytes() {
         let [small, fast] =
             [Target::Size, Target::Speed].map(|target| check_symbols(&symbols, &layout, target).len());
         assert!(fast as f64 <= 1.02 * small as f64 + 400.0, "{fast} bytes for {small}: {layout:?}");
+    }
+}
+
+#[test]
+fn what_a_sample_does_not_see_is_not_lost() {
+    // Of 64 symbols in 6 one step is looked at: all of these are alike, and stand for as many as there are.
+    let mut elements = vec![0.0_f32; 6 * 64 * 256];
+    for (k, x) in elements[64..128].iter_mut().enumerate() {
+        *x = k as f32 / 63.0;
+    }
+    for bits in [2, 4, 8] {
+        for layout in [LayoutChoice::Auto, LayoutChoice::Natural, LayoutChoice::Planes] {
+            for quantizer in [Quantizer::aiq(bits), Quantizer::PerChannel { bits, clip: Clip::Full }] {
+                let options =
+                    EncodeOptions { quantizer, layout, target: Target::Speed, ..EncodeOptions::bits(bits) };
+                let view = TensorView::new(&elements, &[6, 128, 128]).unwrap();
+                let frame = Encoder::new(options).unwrap().encode(&view).unwrap();
+                let decoded = Decoder::new().decode(&frame).unwrap();
+                let half_step = 0.5 / f32::from((1_u16 << bits) - 1) + 1e-6;
+                for (x, y) in elements.iter().zip(decoded.as_f32().unwrap()) {
+                    assert!((x - y).abs() <= half_step, "{x} became {y}: {bits} bits, {layout:?}");
+                }
+            }
+        }
     }
 }
 

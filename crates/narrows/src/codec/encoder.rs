@@ -177,7 +177,7 @@ impl Encoder {
                 None => self.tally.finish(self.path, &mut self.counts),
                 Some((every, alphabet)) => {
                     let ends = ends.unwrap_or([0, (alphabet - 1) as u8]);
-                    self.tally.sample(&self.symbols, alphabet, (every, ends), &mut self.counts);
+                    self.tally.sample(self.path, &self.symbols, alphabet, (every, ends), &mut self.counts);
                 }
             }
         }
@@ -190,7 +190,7 @@ impl Encoder {
         else {
             return None;
         };
-        let every = Counting::of(self.options.target).every_for_one_table(symbols, 1 << bits);
+        let every = Counting::of(self.options.target).every(symbols);
         (every > 1).then_some((every, 1 << bits))
     }
 
@@ -276,9 +276,9 @@ impl Encoder {
         if let LayoutChoice::CsrJoint(reshape) | LayoutChoice::CsrSeparate(reshape) = self.options.layout {
             return self.plan_csr(alphabet, reshape);
         }
-        let only = ends.filter(|[least, greatest]| least == greatest).map(|[symbol, _]| usize::from(symbol));
-        let all = || self.counts.iter().position(|&n| n as usize == self.symbols.len());
-        if let Some(symbol) = only.or_else(all) {
+        // A sample counts at least one of every symbol that there may be.
+        let mut present = self.counts.iter().enumerate().filter(|&(_, &n)| n > 0).map(|(symbol, _)| symbol);
+        if let (Some(symbol), None) = (present.next(), present.next()) {
             self.order_0.set_constant(natural, alphabet, symbol);
             return Chosen::Order0;
         }

@@ -34,8 +34,6 @@ const BITS_PER_ENTRY: f64 = 4.5;
 const SAMPLE: usize = 1 << 14;
 /// A sample is at least one symbol in this many.
 const RAREST: usize = 16;
-/// The largest alphabet whose symbols are counted faster than one by one, so that a sample gains nothing.
-const COUNTED_AT_ONCE: usize = 64;
 /// About how many bins of a neighbours' sum a sample tells apart, for large alphabets: merging goes by the table entry.
 const SAMPLED_BINS: usize = 16;
 /// Alphabets beyond this have their bins told apart less finely.
@@ -51,7 +49,7 @@ const SURPRISE: (f64, f64) = (1.10, 64.0);
 pub(crate) enum Counting {
     /// All.
     Exact,
-    /// A sample, where counting takes one step for each symbol and there are many.
+    /// A sample, where there are many.
     Sampled,
 }
 
@@ -61,13 +59,8 @@ impl Counting {
         if target == Target::Speed { Self::Sampled } else { Self::Exact }
     }
 
-    /// One symbol in how many is counted, for one table.
-    pub(crate) fn every_for_one_table(self, symbols: usize, alphabet: usize) -> usize {
-        if alphabet > COUNTED_AT_ONCE { self.every(symbols) } else { 1 }
-    }
-
-    /// One symbol in how many is counted, for neighbour contexts or where counting takes one step for each.
-    fn every(self, symbols: usize) -> usize {
+    /// One symbol in how many is counted.
+    pub(crate) fn every(self, symbols: usize) -> usize {
         if self == Self::Sampled { (symbols / SAMPLE).clamp(1, RAREST) } else { 1 }
     }
 }
@@ -155,7 +148,7 @@ impl Plan {
         (target, counting): (Target, Counting),
     ) {
         self.start(coder, order, counts.len());
-        self.sampled = counting.every_for_one_table(order.symbols(), counts.len()) > 1;
+        self.sampled = counting.every(order.symbols()) > 1;
         self.coarse = target == Target::Speed
             && coder == Coder::Rans
             && coder.probability_bits(counts.len()) == COARSE_BITS + 2

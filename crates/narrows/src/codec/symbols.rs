@@ -144,9 +144,9 @@ impl SymbolEncoder {
         stream: &mut Vec<u8>,
     ) {
         stream.clear();
-        match counting.every_for_one_table(symbols.len(), alphabet) {
+        match counting.every(symbols.len()) {
             1 => self.tally.count(self.path, symbols, alphabet, &mut self.counts),
-            every => self.tally.sample(symbols, alphabet, (every, ends), &mut self.counts),
+            every => self.tally.sample(self.path, symbols, alphabet, (every, ends), &mut self.counts),
         }
         self.plan(symbols, order, ends, counting);
         let Self { coded, plan, writer, .. } = self;

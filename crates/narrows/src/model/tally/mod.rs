@@ -18,6 +18,8 @@ const COMPARED: usize = 16;
 const AT_ONCE: usize = 4;
 /// Symbols of an inner loop of fixed length.
 const LANES: usize = 64;
+/// Steps of a sample that are counted together.
+const STEPS_AT_ONCE: usize = 16;
 
 /// Counts of symbols, taken in block by block.
 #[derive(Clone)]
@@ -59,16 +61,26 @@ impl Tally {
     /// `ends`, and each between counts at least once.
     pub(crate) fn sample(
         &mut self,
+        path: Path,
         symbols: &[u8],
         alphabet: usize,
         (every, ends): (usize, [u8; 2]),
         counts: &mut Vec<u32>,
     ) {
         self.start(alphabet);
+        // Steps side by side, as many as are counted at once.
+        let (mut steps, mut filled) = ([0; STEPS_AT_ONCE * LANES], 0);
         for start in (0..symbols.len()).step_by(LANES * every) {
-            self.add_in_turns(&symbols[start..symbols.len().min(start + LANES)]);
+            let step = &symbols[start..symbols.len().min(start + LANES)];
+            steps[filled..filled + step.len()].copy_from_slice(step);
+            filled += step.len();
+            if filled == steps.len() {
+                self.add(path, &steps);
+                filled = 0;
+            }
         }
-        self.finish(Path::Portable, counts);
+        self.add(path, &steps[..filled]);
+        self.finish(path, counts);
         let between = usize::from(ends[0])..=usize::from(ends[1]);
         counts[between].iter_mut().for_each(|n| *n = (*n * every as u32).max(1));
     }
