@@ -24,10 +24,16 @@ struct Reused {
     frame: Vec<u8>,
 }
 
+/// A decoder and the tensor it decodes into, whose memory stays here if the values are copied into somebody's `out`.
+struct Decoding {
+    decoder: narrows::Decoder,
+    tensor: Tensor,
+}
+
 thread_local! {
     /// The encoder of the thread's last `encode`, with the frame's buffer.
     static LAST_ENCODER: RefCell<Option<Box<Reused>>> = const { RefCell::new(None) };
-    static LAST_DECODER: RefCell<Option<Box<narrows::Decoder>>> = const { RefCell::new(None) };
+    static LAST_DECODER: RefCell<Option<Box<Decoding>>> = const { RefCell::new(None) };
 }
 
 /// Whether an encoder with these options does what one with those does.
@@ -166,30 +172,33 @@ pub(crate) fn decode<'py>(
         None => None,
     };
     let plain = profiles.is_none() && max_elements.is_none();
-    let mut decoder = match LAST_DECODER.take() {
-        Some(decoder) if plain => decoder,
-        _ => Box::new(decoder_of(profiles, limits(max_elements))?),
+    let mut decoding = match plain.then(|| LAST_DECODER.take()).flatten() {
+        Some(decoding) => decoding,
+        None => Box::new(decoding_of(profiles, limits(max_elements))?),
     };
-    let mut tensor = Tensor::default();
-    decode_with(py, &mut decoder, bytes.get(py), &mut tensor)?;
-    if plain && tensor.shape().elements() <= KEPT_ELEMENTS {
-        LAST_DECODER.set(Some(decoder));
+    let Decoding { decoder, tensor } = &mut *decoding;
+    let frame = bytes.get(py);
+    py.detach(|| decoder.decode_into(frame, tensor)).map_err(|error| failure::codec(py, &error))?;
+    let small = tensor.shape().elements() <= KEPT_ELEMENTS;
+    let decoded = hand_out(py, tensor, out.zip(host.as_ref()));
+    if plain && small {
+        LAST_DECODER.set(Some(decoding));
     }
-    hand_out(py, tensor, out.zip(host.as_ref()))
+    decoded
 }
 
-/// The tensor in the array that was given for it, or else in one of its own.
+/// The tensor's values in the array that was given for them, or else the tensor itself as an array.
 fn hand_out<'py>(
     py: Python<'py>,
-    tensor: Tensor,
+    tensor: &mut Tensor,
     out: Option<(&Bound<'py, PyAny>, &Array)>,
 ) -> PyResult<Bound<'py, PyAny>> {
     match out {
         Some((object, array)) => {
-            numpy::copy_out(py, &tensor, array)?;
+            numpy::copy_out(py, tensor, array)?;
             Ok(object.clone())
         }
-        None => numpy::array(py, tensor),
+        None => numpy::array(py, std::mem::take(tensor)),
     }
 }
 
@@ -197,17 +206,9 @@ fn limits(max_elements: Option<u64>) -> Limits {
     max_elements.map_or_else(Limits::default, |max_elements| Limits { max_elements })
 }
 
-fn decoder_of(profiles: Option<&Bound<'_, PyAny>>, limits: Limits) -> PyResult<narrows::Decoder> {
-    Ok(narrows::Decoder::new().with_limits(limits).with_profiles(profile::collect(profiles)?))
-}
-
-fn decode_with(
-    py: Python<'_>,
-    decoder: &mut narrows::Decoder,
-    frame: &[u8],
-    tensor: &mut Tensor,
-) -> PyResult<()> {
-    py.detach(|| decoder.decode_into(frame, tensor)).map_err(|error| failure::codec(py, &error))
+fn decoding_of(profiles: Option<&Bound<'_, PyAny>>, limits: Limits) -> PyResult<Decoding> {
+    let decoder = narrows::Decoder::new().with_limits(limits).with_profiles(profile::collect(profiles)?);
+    Ok(Decoding { decoder, tensor: Tensor::default() })
 }
 
 /// What a frame's header says, from its first bytes; the checksum is not looked at.
@@ -359,7 +360,7 @@ impl Encoder {
 #[pyclass(frozen, module = "narrows")]
 pub(crate) struct Decoder {
     limits: Limits,
-    shared: Box<Mutex<narrows::Decoder>>,
+    shared: Box<Mutex<Decoding>>,
 }
 
 const _: () = assert!(align_of::<Encoder>() <= 16 && align_of::<Decoder>() <= 16, "what Python aligns to");
@@ -370,7 +371,7 @@ impl Decoder {
     #[pyo3(signature = (*, profiles: "collections.abc.Iterable[Profile] | None"=None, max_elements=None))]
     fn new(profiles: Option<&Bound<'_, PyAny>>, max_elements: Option<u64>) -> PyResult<Self> {
         let limits = limits(max_elements);
-        Ok(Self { limits, shared: Box::new(Mutex::new(decoder_of(profiles, limits)?)) })
+        Ok(Self { limits, shared: Box::new(Mutex::new(decoding_of(profiles, limits)?)) })
     }
 
     /// Decode a frame into `out`, or into a new NumPy array.
@@ -388,21 +389,32 @@ impl Decoder {
         let bytes = bytes.get(py);
         let host = match out.map(Array::see).transpose()? {
             Some(Seen::Device(array)) => {
-                let profiles = py.detach(|| lock(&self.shared).profiles_mut().clone());
+                let profiles = py.detach(|| lock(&self.shared).decoder.profiles_mut().clone());
                 cuda::decode_into(py, bytes, &array, profiles, self.limits)?;
                 return Ok(array.into_object());
             }
             Some(Seen::Host(array)) => Some(array),
             None => None,
         };
-        let tensor =
-            py.detach(|| lock(&self.shared).decode(bytes)).map_err(|error| failure::codec(py, &error))?;
-        hand_out(py, tensor, out.zip(host.as_ref()))
+        let decode = || {
+            let mut decoding = lock(&self.shared);
+            let Decoding { decoder, tensor } = &mut *decoding;
+            decoder.decode_into(bytes, tensor).map(|()| std::mem::take(tensor))
+        };
+        let mut tensor = py.detach(decode).map_err(|error| failure::codec(py, &error))?;
+        let decoded = hand_out(py, &mut tensor, out.zip(host.as_ref()));
+        // For the next call, unless it is at it already.
+        if host.is_some()
+            && let Ok(mut decoding) = self.shared.try_lock()
+        {
+            decoding.tensor = tensor;
+        }
+        decoded
     }
 
     /// Let frames name this profile too.
     fn add_profile(&self, py: Python<'_>, profile: &Bound<'_, Profile>) {
         let profile = profile.get().0.clone();
-        py.detach(|| lock(&self.shared).profiles_mut().insert(profile));
+        py.detach(|| lock(&self.shared).decoder.profiles_mut().insert(profile));
     }
 }

@@ -99,10 +99,10 @@ pub(crate) fn array(py: Python<'_>, tensor: Tensor) -> PyResult<Bound<'_, PyAny>
 /// `ArrayError` or `ShapeError` if it does not fit.
 pub(crate) fn copy_out(py: Python<'_>, tensor: &Tensor, out: &Array) -> PyResult<()> {
     out.expect_output(py, tensor.dtype(), tensor.shape())?;
-    match tensor.elements() {
+    py.detach(|| match tensor.elements() {
         Elements::F32(elements) => out.fill(elements),
         Elements::F16(elements) => out.fill(elements),
         Elements::Bf16(elements) => out.fill(elements),
-    }
+    });
     Ok(())
 }

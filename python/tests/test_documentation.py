@@ -6,8 +6,10 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
+import narrows
 import pytest
 
 HERE = Path(__file__).parents[1]
@@ -97,9 +99,17 @@ def test_stubs_are_what_the_module_says(tmp_path):
     if shutil.which("pyo3-introspection") is None:
         pytest.skip("pyo3-introspection is not installed (cargo install pyo3-introspection)")
     script = Path(os.environ.get("NARROWS_REPOSITORY", HERE.parent)) / "python/stubs"
-    library, stubs = HERE / "narrows/_narrows.abi3.so", tmp_path / "stubs.pyi"
+    library, stubs = Path(narrows._narrows.__file__), tmp_path / "stubs.pyi"
     if b".symtab" not in library.read_bytes():
         pytest.skip("the extension module is stripped")
     made = subprocess.run([script, library, stubs], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     assert stubs.read_text() == (HERE / "narrows/_narrows.pyi").read_text(), "python/stubs writes them again"
+
+
+def test_stubs_have_the_signatures_that_python_sees():
+    pytest.importorskip("mypy", reason="mypy is not installed")
+    if not (hasattr(narrows._narrows, "cuts") and hasattr(narrows._narrows, "run_program")):
+        pytest.skip("stubs are of a build with ONNX and the program")
+    done = subprocess.run([sys.executable, "-m", "mypy.stubtest", "narrows._narrows"], cwd=HERE, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -4,7 +4,7 @@
 //! With `S` states, state `y` stands for `x = S + y`. Symbol `s` puts out `n = k` bits, or one less if `y < t`, `t`
 //! being `(f << k) - S`; then it moves to the state `of_symbol[(y >> n) + (S >> n) + c - f]`, of which all but `y >> n`
 //! is known of the symbol and either `n`. Eight lanes' bits are put together in 64, and these before those of the rows after,
-//! since the encoder runs backward. Whole bytes are written after as many rows as most likely fit a word: asking after each
+//! since the encoder runs backward. Whole bytes are written after two or four rows, as many as most likely fit a word: asking after each
 //! whether the next one fits is a branch that nothing predicts.
 
 use super::backward::{self, Backward, MARGIN};
@@ -97,21 +97,43 @@ struct Strip<L: Lanes, const BITS: u32, const SYMBOL_BITS: u32> {
 }
 
 impl<L: Lanes, const BITS: u32, const SYMBOL_BITS: u32> Strip<L, BITS, SYMBOL_BITS> {
+    /// Encode a run of full rows, the last one first, `ROWS` at once as long as there are so many.
+    #[inline(always)]
+    fn run<const ROWS: usize>(
+        &mut self,
+        lanes: L,
+        tables: &Tables<L>,
+        rows: &[[u8; MAX_LANES]],
+        bytes: &mut [u8],
+    ) {
+        let (first, groups) = rows.as_rchunks::<ROWS>();
+        for rows in groups.iter().rev() {
+            self.rows(lanes, tables, rows, bytes);
+        }
+        for row in first.iter().rev() {
+            let row = self.row(lanes, tables, lanes.load(row), None);
+            self.put(lanes, row, bytes);
+        }
+    }
+
     /// Encode rows, the last one first, whose bits are likely to fit one word.
     #[inline(always)]
-    fn rows(&mut self, lanes: L, tables: &Tables<L>, rows: &[[u8; MAX_LANES]], bytes: &mut [u8]) {
-        let before = self.states;
-        let zero = lanes.load(&[0; MAX_LANES]);
-        let (mut word, mut taken) = (zero, zero);
-        for row in rows.iter().rev() {
-            let row = self.row(lanes, tables, lanes.load(row), None);
+    fn rows<const ROWS: usize>(
+        &mut self,
+        lanes: L,
+        tables: &Tables<L>,
+        rows: &[[u8; MAX_LANES]; ROWS],
+        bytes: &mut [u8],
+    ) {
+        let last = self.row(lanes, tables, lanes.load(&rows[ROWS - 1]), None);
+        let (mut all, mut word, mut taken) = ([last; ROWS], last.word(lanes), last.taken);
+        for (row, symbols) in all[1..].iter_mut().zip(rows.iter().rev().skip(1)) {
+            *row = self.row(lanes, tables, lanes.load(symbols), None);
             word = lanes.or(row.word(lanes), lanes.shift_left_words(word, row.taken));
             taken = lanes.add(taken, row.taken);
         }
         if lanes.any_above(taken, MOST_AT_ONCE) {
-            self.states = before;
-            for row in rows.iter().rev() {
-                let row = self.row(lanes, tables, lanes.load(row), None);
+            for row in all {
                 self.put(lanes, row, bytes);
             }
             return;
@@ -226,11 +248,12 @@ pub(crate) fn encode<L: Lanes>(
     }
 }
 
-/// Rows whose bits most likely make [`MOST_AT_ONCE`] at most: eight symbols take as many each as the states do on average.
-fn rows_at_once(machine: &Machine) -> usize {
+/// Whether four rows' bits most likely make [`MOST_AT_ONCE`] at most: eight symbols take as many each as the states do on
+/// average.
+fn four_rows_fit(machine: &Machine) -> bool {
     let bits: u32 = machine.states.iter().map(|state| state.bits()).sum();
     let row = f64::from(bits) / machine.states.len() as f64 * LANES_PER_STREAM as f64;
-    [4, 2].into_iter().find(|&rows| rows as f64 * row <= LIKELY_TO_FIT).unwrap_or(1)
+    4.0 * row <= LIKELY_TO_FIT
 }
 
 /// Bits of some rows on average, so that their sum rarely exceeds [`MOST_AT_ONCE`] in any of eight streams.
@@ -247,6 +270,7 @@ fn encode_chunk<L: Lanes, const BITS: u32, const SYMBOL_BITS: u32>(
     lengths: &mut Vec<u32>,
 ) -> [u16; MAX_LANES] {
     let tables = Tables::new(lanes, machine);
+    let four_at_once = four_rows_fit(machine);
     let row_bits = LANES_PER_STREAM * machine.most_bits as usize;
     let (bytes, room) = backward.side_by_side(MAX_STREAMS, runs.rows() * row_bits);
     let zero = lanes.load(&[0; MAX_LANES]);
@@ -256,8 +280,11 @@ fn encode_chunk<L: Lanes, const BITS: u32, const SYMBOL_BITS: u32>(
     for (run, range) in runs.iter().rev() {
         let symbols = &coded[range];
         if run.width == MAX_LANES {
-            for rows in symbols.as_chunks().0.rchunks(rows_at_once(machine)) {
-                strip.rows(lanes, &tables, rows, bytes);
+            let rows = symbols.as_chunks().0;
+            if four_at_once {
+                strip.run::<4>(lanes, &tables, rows, bytes);
+            } else {
+                strip.run::<2>(lanes, &tables, rows, bytes);
             }
             continue;
         }
