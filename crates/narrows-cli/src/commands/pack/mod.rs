@@ -186,7 +186,7 @@ impl Unpacked {
         let too_few = matches!(error, narrows_weights::Error::TooFewBits { .. });
         let failure = Failure::weights(sentence, &error);
         if too_few {
-            let hint = "ask for more --bits; without, weights alone have 4 where the file cannot";
+            let hint = "ask for more --bits, or for none: then weights alone have 4 where the file cannot";
             Self::TooFewBits(failure.hint(hint))
         } else {
             Self::Other(failure)

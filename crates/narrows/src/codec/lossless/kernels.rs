@@ -207,8 +207,7 @@ mod tests {
             for path in Path::ALL.map(Path::or_portable) {
                 let mut exponents = vec![0xaa; length];
                 let mut planes = [const { Vec::new() }; MOST_MANTISSAS].map(|_: Vec<u8>| vec![0xaa; length]);
-                let found =
-                    split(path, &elements, &mut exponents, planes.each_mut().map(|p| p.as_mut_slice()));
+                let found = split(path, &elements, &mut exponents, planes.each_mut().map(Vec::as_mut_slice));
                 let mut expected = Zeros { any: false, positive: true };
                 for (index, element) in elements.iter().enumerate() {
                     let (exponent, rest) = format.split(element.to_bits());
