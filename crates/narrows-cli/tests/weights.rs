@@ -9,13 +9,18 @@ use common::*;
 use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize};
 
-/// A checkpoint of one matrix (rows x 96) that is smooth and peaked, and a bias.
+/// A checkpoint of one matrix (rows x 96) that is smooth and peaked, and a bias of two.
 fn checkpoint(rows: usize) -> Vec<u8> {
+    checkpoint_with(rows, &[0.25, -1.5])
+}
+
+/// The same with another bias.
+fn checkpoint_with(rows: usize, bias: &[f32]) -> Vec<u8> {
     let wave = |i: usize| (i as f32 * 0.713).sin() * (i as f32 * 1.91).cos() * 0.1;
     let weights: Vec<u8> = (0..rows * 96).flat_map(|i| wave(i).powi(3).to_le_bytes()).collect();
-    let bias: Vec<u8> = [0.25_f32, -1.5].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let (biases, bias): (_, Vec<u8>) = (bias.len(), bias.iter().flat_map(|x| x.to_le_bytes()).collect());
     let weights = TensorView::new(Dtype::F32, vec![rows, 96], &weights).unwrap();
-    let bias = TensorView::new(Dtype::F32, vec![2], &bias).unwrap();
+    let bias = TensorView::new(Dtype::F32, vec![biases], &bias).unwrap();
     serialize([("layer.weight", weights), ("layer.bias", bias)], None).unwrap()
 }
 
@@ -77,8 +82,8 @@ fn what_cannot_be_packed_or_unpacked_is_said() {
     assert!(said.contains("nine tenths"), "{said}");
     let said = folder.fail(USAGE, &["pack", "model.safetensors", "--bits", "0.2"]);
     assert!(said.contains("too few") && said.contains("--bits"), "{said}");
-    // Nobody asked for bits that a file of little more than a header cannot have.
-    folder.write("tiny.safetensors", &checkpoint(11));
+    // Nobody asked for bits that a file of little more than a bias cannot have.
+    folder.write("tiny.safetensors", &checkpoint_with(11, &[0.5; 300]));
     let said = text(&folder.succeed(&["pack", "tiny.safetensors"]).stderr);
     assert!(said.contains("not the file"), "{said}");
     folder.fail(DATA, &["unpack", "model.safetensors", "-o", "x.safetensors"]);
