@@ -159,7 +159,7 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         let tell = |done: f64| progress.set_position((PERMILLE * done) as u64);
         let packed = pack_checkpoint(&checkpoint, &path, mode, &options, tell);
         progress.finish_and_clear();
-        packed.map_err(|error| Unpacked::of(format!("cannot pack {}", args.checkpoint.display()), error))
+        packed.map_err(|error| Unpacked::of(format!("cannot pack {}", args.checkpoint.display()), &error))
     };
     let packed = if args.lossless {
         pack(&Mode::Lossless).map_err(Unpacked::into_failure)?
@@ -182,9 +182,9 @@ enum Unpacked {
 }
 
 impl Unpacked {
-    fn of(sentence: String, error: narrows_weights::Error) -> Self {
+    fn of(sentence: String, error: &narrows_weights::Error) -> Self {
         let too_few = matches!(error, narrows_weights::Error::TooFewBits { .. });
-        let failure = Failure::weights(sentence, &error);
+        let failure = Failure::weights(sentence, error);
         if too_few {
             let hint = "ask for more --bits, or for none: then weights alone have 4 where the file cannot";
             Self::TooFewBits(failure.hint(hint))

@@ -39,7 +39,7 @@ pub(super) fn calibrated(
     }
     let failed = |what: &str| {
         let sentence = format!("cannot {what} {}", path.display());
-        move |error: narrows_weights::Error| Unpacked::of(sentence, error)
+        move |error: narrows_weights::Error| Unpacked::of(sentence, &error)
     };
     let model = net::Model::open(path).map_err(failed("read"))?;
     let mut training = Dataset::training(folder).map_err(Unpacked::Other)?;
