@@ -63,7 +63,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             precision: Precision::Learned { bins: 31, goal: Goal::BitsPerWeight(0.5) },
-            epochs: 4,
+            epochs: 8,
             batch: 128,
             seed: 1,
             weight_rate: 0.03,

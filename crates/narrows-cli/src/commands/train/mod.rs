@@ -62,7 +62,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 31)]
     bins: u32,
     /// Passes over the training images
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 8)]
     epochs: usize,
     /// Images of a batch
     #[arg(long, value_name = "N", default_value_t = 128)]
