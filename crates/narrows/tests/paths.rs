@@ -166,6 +166,14 @@ fn a_sample_takes_few_bytes_more() {
             let [small, fast] =
                 [Target::Size, Target::Speed].map(|target| check_symbols(&symbols, &layout, target).len());
             assert!(fast as f64 <= most * small as f64 + 400.0, "{fast} bytes for {small}: {layout:?}");
+            let mut rans = Vec::new();
+            let encoder = SymbolEncoder::new(Target::Speed).with_coder(CoderChoice::Rans).unwrap();
+            { encoder }.encode_into(&symbols, &layout, &mut rans).unwrap();
+            let rans = rans.len();
+            assert!(
+                rans as f64 <= 1.025 * small as f64 + 400.0,
+                "rANS, {rans} bytes for {small}: {layout:?}"
+            );
         }
     }
 }
