@@ -127,7 +127,7 @@ impl Profile {
             let planes = Planes::new(tensor.shape(), axis)?;
             let quantizer = Quantizer::Fixed(affine);
             with_elements!(tensor.elements(), elements => {
-                let output = Output { symbols: &mut symbols, tally: None, dequantizer: &mut dequantizer };
+                let output = Output { symbols: &mut symbols, tally: None, dequantizer: &mut dequantizer, coded: None };
                 quantize::quantize(Path::best(), &quantizer, elements, &planes, output, scratch)?
             });
             let rows = Rows::of_planes(&planes, crate::rans::MAX_LANES);

@@ -95,7 +95,7 @@ impl<T: Element> Stages<T> {
     /// The range scan, and elements to symbols.
     pub fn quantize(&mut self) {
         let Self { path, quantizer, elements, planes, symbols, dequantizer, tally, scratch, .. } = self;
-        let output = Output { symbols, tally: Some(tally), dequantizer };
+        let output = Output { symbols, tally: Some(tally), dequantizer, coded: None };
         quantize::quantize(*path, quantizer, elements, planes, output, scratch).expect("finite");
         tally.finish(*path, &mut self.counts);
     }
@@ -165,7 +165,7 @@ impl<T: Element> Stages<T> {
         let Self { path, elements, planes, symbols, dequantizer, scratch, neighbours, coded, stream, .. } =
             self;
         let quantizer = Quantizer::Fixed(*profile.affine());
-        let output = Output { symbols, tally: None, dequantizer };
+        let output = Output { symbols, tally: None, dequantizer, coded: None };
         quantize::quantize(*path, &quantizer, elements, planes, output, scratch).expect("finite");
         let lengths = (profile.lengths(), usize::from(profile.affine().levels()));
         neighbours.set_profile(*path, symbols, lengths, planes, Target::Size);

@@ -138,16 +138,48 @@ proptest! {
 
 #[test]
 fn a_used_encoder_writes_what_a_new_one_writes() {
-    let mut used = Encoder::new(EncodeOptions::bits(4)).unwrap();
-    let mut decoder = Decoder::new();
-    let mut tensor = Tensor::default();
-    for dims in [vec![64, 14, 14], vec![3, 5], vec![128, 7, 7], vec![200, 64], vec![1], vec![64, 14, 14]] {
-        let data = features(&dims, 9);
-        let view = TensorView::new(&data, &dims).unwrap();
-        let frame = used.encode(&view).unwrap();
-        assert_eq!(frame, Encoder::new(EncodeOptions::bits(4)).unwrap().encode(&view).unwrap());
-        decoder.decode_into(&frame, &mut tensor).unwrap();
-        assert_eq!(tensor, narrows::decode(&frame).unwrap());
+    // What an encoder remembers of the last tensor, such as its order of rows, must not show in the next.
+    let noise = |dims: &[usize]| -> Vec<f32> {
+        let mut random = common::Random::new(3);
+        (0..dims.iter().product()).map(|_| random.unit()).collect()
+    };
+    let shapes = [
+        vec![64, 14, 14],
+        vec![3, 5],
+        vec![128, 7, 7],
+        vec![14, 64, 14],
+        vec![200, 64],
+        vec![1],
+        vec![64, 28, 28],
+    ];
+    for (layout, target) in [
+        (LayoutChoice::Auto, Target::Size),
+        (LayoutChoice::Auto, Target::Speed),
+        (LayoutChoice::Planes, Target::Size),
+        (LayoutChoice::Planes, Target::Latency),
+        (LayoutChoice::Planes, Target::Speed),
+    ] {
+        for bits in [2, 4, 8] {
+            let options = EncodeOptions { layout, target, ..EncodeOptions::bits(bits) };
+            let mut used = Encoder::new(options.clone()).unwrap();
+            let (mut decoder, mut tensor) = (Decoder::new(), Tensor::default());
+            for dims in shapes.iter().chain(shapes.iter().rev()) {
+                let plain = features(dims, 9);
+                let constant = vec![0.5; plain.len()];
+                let mut broken = plain.clone();
+                broken[0] = f32::NAN;
+                for data in [plain.clone(), noise(dims), constant, plain, broken] {
+                    let view = TensorView::new(&data, dims).unwrap();
+                    let frame = used.encode(&view);
+                    let expected = Encoder::new(options.clone()).unwrap().encode(&view);
+                    assert_eq!(frame.is_ok(), expected.is_ok(), "{dims:?} {options:?}");
+                    let (Ok(frame), Ok(expected)) = (frame, expected) else { continue };
+                    assert!(frame == expected, "{dims:?} {options:?}");
+                    decoder.decode_into(&frame, &mut tensor).unwrap();
+                    assert_eq!(tensor, narrows::decode(&frame).unwrap());
+                }
+            }
+        }
     }
 }
 

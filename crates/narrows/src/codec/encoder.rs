@@ -9,11 +9,12 @@ use crate::error::Result;
 use crate::frame::header::{self, Content};
 use crate::frame::stream::{Coder, Order};
 use crate::frame::{self};
-use crate::layout::{Csr, Layout, Planes, ReshapeSearch, best};
+use crate::layout::{Csr, Layout, Planes, ReshapeSearch, Rows, best};
 use crate::model::histogram;
 use crate::model::tally::Tally;
 use crate::profile::ProfileId;
 use crate::quantize::{self, Dequantizer, Output, Quantized, Quantizer, Scratch};
+use crate::rans;
 use crate::tensor::{Element, Shape, Tensor, TensorView, with_elements, write_le};
 
 /// Turns tensors into frames; keeps its buffers, so that encoding again allocates nothing.
@@ -39,7 +40,9 @@ pub struct Encoder {
     path: Path,
     dense: Tensor,
     symbols: Vec<u8>,
+    /// Symbols in the order of `coded_rows`, if that says which.
     coded: Vec<u8>,
+    coded_rows: Option<Rows>,
     tally: Tally,
     /// Symbols counted, as the quantiser left them.
     counts: Vec<u32>,
@@ -169,9 +172,12 @@ impl Encoder {
         let quantizer = fixed.as_ref().unwrap_or(&self.options.quantizer);
         let dequantizer = self.dequantizer.get_or_insert_with(|| Dequantizer::PerChannel(Vec::new()));
         let tally = if fixed.is_none() && sampling.is_none() { Some(&mut self.tally) } else { None };
-        let output = Output { symbols: &mut self.symbols, tally, dequantizer };
+        let wanted = wanted_rows(&self.options, planes, self.coded_rows.take());
+        let coded = wanted.as_ref().map(|rows| (rows, &mut self.coded));
+        let output = Output { symbols: &mut self.symbols, tally, dequantizer, coded };
         let quantized =
             quantize::quantize(self.path, quantizer, elements, planes, output, &mut self.scratch)?;
+        self.coded_rows = wanted;
         if let (Quantized::Symbols { ends }, None) = (&quantized, &fixed) {
             match sampling {
                 None => self.tally.finish(self.path, &mut self.counts),
@@ -222,6 +228,9 @@ impl Encoder {
     ) -> bool {
         let alphabet = self.dequantizer.as_ref().map_or(2, |map| usize::from(map.levels()));
         let chosen = self.plan(planes, alphabet, (ends, counting));
+        if !matches!(chosen, Chosen::Neighbours) {
+            self.coded_rows = None;
+        }
         let (layout, nonzeros) = match chosen {
             Chosen::Order0 => (Layout::Natural, 0),
             Chosen::Neighbours => (Layout::Planes, 0),
@@ -243,7 +252,10 @@ impl Encoder {
             }
             Chosen::Neighbours => {
                 let plan = &self.neighbours;
-                plan.rows.gather(self.path, planes, &self.symbols, &mut self.coded);
+                if self.coded_rows != Some(plan.rows) {
+                    plan.rows.gather(self.path, planes, &self.symbols, &mut self.coded);
+                    self.coded_rows = Some(plan.rows);
+                }
                 let model = self.options.profile.as_ref().map_or(&plan.model, |profile| profile.model());
                 self.writer.write(&self.coded, plan, model, frame);
                 plan
@@ -430,6 +442,14 @@ impl Encoder {
             chunks: plan.chunks(),
         })
     }
+}
+
+/// The order of rows in which symbols will most likely be coded, if in plane order: that of the tensor before, or that
+/// of large tensors.
+fn wanted_rows(options: &EncodeOptions, planes: &Planes, last: Option<Rows>) -> Option<Rows> {
+    let last = last.filter(|rows| *rows == Rows::of_planes(planes, rows.lanes()));
+    let certain = options.profile.is_some() || options.layout == LayoutChoice::Planes;
+    last.or_else(|| certain.then(|| Rows::of_planes(planes, rans::MAX_LANES)))
 }
 
 /// What a frame is expected to cost.

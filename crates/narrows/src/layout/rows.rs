@@ -86,16 +86,28 @@ impl Rows {
             });
         }
         for group in self.groups() {
-            let symbols = group.symbols(self.positions);
-            // What comes after a group is written later, if at all.
-            let coded = &mut coded[symbols.start..];
-            if planes.channels_last() {
-                let coded = &mut coded[..symbols.len()];
-                copy_rows(path, &natural[group.first..], planes.channels(), coded, group.width, group.width);
-            } else {
-                let shape = (group.width, self.positions);
-                transpose::planes_to_rows(path, &natural[symbols.start..], shape, coded);
-            }
+            self.gather_group(path, planes, &group, natural, coded);
+        }
+    }
+
+    /// The part of [`Rows::gather`] that concerns one group. What comes after it is unspecified then: groups are gathered
+    /// in order. With planes in one piece, later groups may still be missing from `natural`.
+    pub(crate) fn gather_group(
+        &self,
+        path: Path,
+        planes: &Planes,
+        group: &Group,
+        natural: &[u8],
+        coded: &mut [u8],
+    ) {
+        let symbols = group.symbols(self.positions);
+        let coded = &mut coded[symbols.start..];
+        if planes.channels_last() {
+            let coded = &mut coded[..symbols.len()];
+            copy_rows(path, &natural[group.first..], planes.channels(), coded, group.width, group.width);
+        } else {
+            let shape = (group.width, self.positions);
+            transpose::planes_to_rows(path, &natural[symbols.start..], shape, coded);
         }
     }
 

@@ -127,7 +127,7 @@ pub(crate) fn quantize<T: Element>(
     output: Output<'_>,
     scratch: &mut Scratch,
 ) -> Result<Quantized> {
-    let Output { symbols, tally, dequantizer } = output;
+    let Output { symbols, mut tally, dequantizer, coded } = output;
     let (min, max) = range::finite_range(path, elements)?;
     let largest = max.max(-min);
     // Symbols of the tensor before are written over, not cleared first.
@@ -147,12 +147,35 @@ pub(crate) fn quantize<T: Element>(
                 tally.start(dequantizer.levels().into());
                 tally.add(path, symbols);
             }
+            if let Some((rows, coded)) = coded {
+                rows.gather(path, planes, symbols, coded);
+            }
             return Ok(Quantized::Symbols { ends: None });
         }
         Quantizer::Lossless => unreachable!("lossless tensors are not quantised"),
     };
     *dequantizer = Dequantizer::Tensor(affine);
-    symbols::quantize(path, &affine, largest, elements, symbols, tally);
+    if let Some(tally) = &mut tally {
+        tally.start(affine.levels().into());
+    }
+    match coded {
+        Some((rows, coded)) if path != Path::Reference && !planes.channels_last() => {
+            // Group by group, while its symbols are in the first-level cache.
+            coded.resize(elements.len(), 0);
+            for group in rows.groups() {
+                let of_group = group.symbols(rows.positions());
+                let (elements, natural) = (&elements[of_group.clone()], &mut symbols[of_group]);
+                symbols::quantize(path, &affine, largest, elements, natural, tally.as_deref_mut());
+                rows.gather_group(path, planes, &group, symbols, coded);
+            }
+        }
+        coded => {
+            symbols::quantize(path, &affine, largest, elements, symbols, tally);
+            if let Some((rows, coded)) = coded {
+                rows.gather(path, planes, symbols, coded);
+            }
+        }
+    }
     Ok(Quantized::Symbols { ends: Some([min, max].map(affine.quantizer())) })
 }
 
@@ -162,6 +185,8 @@ pub(crate) struct Output<'a> {
     /// Not wanted where a profile says what symbols cost.
     pub(crate) tally: Option<&'a mut Tally>,
     pub(crate) dequantizer: &'a mut Dequantizer,
+    /// The symbols in the order of these rows, if that is known to be wanted.
+    pub(crate) coded: Option<(&'a Rows, &'a mut Vec<u8>)>,
 }
 
 fn per_channel<T: Element>(

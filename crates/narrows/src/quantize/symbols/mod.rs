@@ -38,7 +38,7 @@ struct Map {
 }
 
 /// Quantise `elements`, none of them larger in magnitude than `largest`, into `symbols` (as many) and
-/// count them, if there is a tally.
+/// count them too, if there is a tally.
 pub(super) fn quantize<T: Element>(
     path: Path,
     affine: &Affine,
@@ -47,9 +47,6 @@ pub(super) fn quantize<T: Element>(
     symbols: &mut [u8],
     mut tally: Option<&mut Tally>,
 ) {
-    if let Some(tally) = &mut tally {
-        tally.start(affine.levels().into());
-    }
     let mut count = |symbols: &[u8]| {
         if let Some(tally) = &mut tally {
             tally.add(path, symbols);
