@@ -120,6 +120,9 @@ def test_an_array_that_many_threads_decode_into_holds_values_of_theirs():
 
 
 def test_a_frame_that_grows_and_shrinks_is_decoded_or_refused():
+    if sysconfig.get_config_var("Py_GIL_DISABLED") and sys.version_info < (3, 14):
+        # So do threads that only make and release memoryviews of it.
+        pytest.skip("free-threaded CPython 3.13 loses count of a bytearray's readers")
     x = features(0)
     whole = narrows.encode(x)
     expected = narrows.decode(whole)

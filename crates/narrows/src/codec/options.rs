@@ -89,7 +89,7 @@ pub enum Target {
     ///
     /// - about 100 bytes for each chunk, of which there are four (fewer where these would have few rows), all with 32 lanes;
     /// - up to 12 % where tANS takes the place of rANS (see [`CoderChoice::Auto`]);
-    /// - from about 32,000 symbols on, what a sample misses (of features with contexts up to 1.2 % at 4 bits, 4.2 % at 8): tables fit a
+    /// - from about 32,000 symbols on, what a sample misses (of features with contexts 0.6 % at 4 bits, 4.2 % at 8): tables fit a
     ///   sample of the symbols. Where the payload comes out more than 10 % above what the sample promised, the stream is
     ///   coded again with tables that fit all symbols;
     /// - with one table for more than 32 kinds of symbols, frequencies that are multiples of four.
