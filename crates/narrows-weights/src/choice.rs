@@ -3,11 +3,14 @@
 //! A machine of few states cannot give a rare symbol a small enough probability: the rarest it can give is about
 //! `1 / (2 S ln 2)`. Those below are taken out of the stream (a zero is coded in their place) and listed.
 
-use narrows::machine::{BitWriter, Machine, STATE_BITS, Scale, Table, mantissa_bits, weight, write_weights};
+use narrows::machine::{
+    BitWriter, Machine, STATE_BITS, Scale, Table, mantissa_bits, weight, width_of, write_weights,
+};
 
 use crate::contexts;
 use crate::encode::lanes_for;
 use crate::grid::entropy;
+use crate::outliers;
 
 /// Precision of the weights that a machine's spread follows.
 pub(crate) const WEIGHT_BITS: u32 = 14;
@@ -18,7 +21,7 @@ const WORTH_RANS: f64 = 0.003;
 /// What rANS loses to the entropy with frequencies of 14 bits, the share of its chunks not counted.
 const RANS_LOSS: f64 = 0.0005;
 /// Bits of an entry of its table, about.
-const RANS_ENTRY_BITS: f64 = 8.0;
+const RANS_ENTRY_BITS: f64 = 4.0;
 /// Bytes of payload from which on rANS is looked at: below, products would wait for its few lanes.
 const LEAST_RANS: f64 = 16384.0;
 /// Symbols up to which tables with fewer mantissa bits are tried: they are a part of what so small tensors take.
@@ -58,11 +61,20 @@ pub(crate) struct Choice {
     pub(crate) bits: f64,
 }
 
-/// The best machine for bins counted so, or `None` where rANS is better by much. At least two bins occur.
+/// The best machine for bins counted so, or `None` where a stream is better: of rANS by much, or of bins as they are. At least two
+/// bins occur.
 pub(crate) fn choose(counts: &[u64], states: States) -> Option<Choice> {
     let best = best_of(&[counts], states.candidates());
     let forced = matches!(states, States::Exactly(_));
-    best.filter(|best| forced || rans_bits(counts).is_none_or(|rans| best.bits * (1.0 - WORTH_RANS) <= rans))
+    let rans = rans_bits(counts).unwrap_or(f64::INFINITY);
+    let is_best = |best: &Choice| best.bits <= plain_bits(counts) && best.bits * (1.0 - WORTH_RANS) <= rans;
+    best.filter(|best| forced || is_best(best))
+}
+
+/// Bits of a stream that is not coded: what a few weights on many bins are smallest as, since it has no table.
+fn plain_bits(counts: &[u64]) -> f64 {
+    let form = 8.0;
+    form + counts.iter().sum::<u64>() as f64 * f64::from(width_of(counts.len()))
 }
 
 /// Bits of streams of rANS, about; none where they are not to be had.
@@ -133,7 +145,7 @@ fn with_states(contexts: &[&[u64]], state_bits: u32) -> Option<Candidate> {
     let states = 1_u64 << state_bits;
     let mut best: Option<Candidate> = None;
     let mut tried = usize::MAX;
-    for divisor in [u64::MAX, 32, 16, 8, 4, 2, 1] {
+    for divisor in [u64::MAX, 64, 32, 16, 8, 6, 4, 3, 2, 1] {
         let least = if divisor == u64::MAX { 1 } else { (total / (states * divisor)).max(1) };
         let keeps = |bin: usize| bin == zero || counts[bin] >= least;
         let all_listed: u64 = (0..counts.len()).filter(|&bin| !keeps(bin)).map(|bin| counts[bin]).sum();
@@ -155,7 +167,9 @@ fn with_states(contexts: &[&[u64]], state_bits: u32) -> Option<Candidate> {
         };
         let kept: Vec<Vec<u64>> = contexts.iter().map(of_context).collect();
         let symbols = usize::try_from(total.min(1 << 30)).expect("bounded") / contexts.len();
-        let (mantissa, outliers) = (mantissa_bits(symbols, present), outlier_bits(counts, least, total));
+        let listed: Vec<u64> =
+            (0..counts.len()).map(|bin| if keeps(bin) { 0 } else { counts[bin] }).collect();
+        let (mantissa, outliers) = (mantissa_bits(symbols, present), outliers::bits(&listed, total));
         let Some(choice) = with_mantissa(&kept, state_bits, mantissa, outliers) else { continue };
         if best.as_ref().is_none_or(|best| choice.bits < best.choice.bits) {
             best = Some(Candidate { choice, kept, outliers });
@@ -235,24 +249,4 @@ fn machine_bits(machine: &Machine, counts: &[u64]) -> f64 {
         shares.iter_mut().zip(next).for_each(|(share, next)| *share = f64::midpoint(*share, next));
     }
     rate * total
-}
-
-/// Bits of the list of those that occur less than `least` times: Rice codes of gaps and magnitudes, and signs.
-fn outlier_bits(counts: &[u64], least: u64, total: u64) -> f64 {
-    let zero = counts.len() / 2;
-    let outliers = || counts.iter().enumerate().filter(|&(s, &n)| s != zero && n < least && n > 0);
-    let listed: u64 = outliers().map(|(_, &n)| n).sum();
-    if listed == 0 {
-        return 0.0;
-    }
-    let magnitudes: u64 = outliers().map(|(s, &n)| n * (s.abs_diff(zero) as u64 - 1)).sum();
-    // A Rice code takes about 1.5 bits more than its parameter; a sign takes one.
-    let each = 4 + rice_parameter(total / listed) + rice_parameter(magnitudes / listed);
-    (listed * u64::from(each)) as f64
-}
-
-/// The Rice parameter for numbers of this mean.
-pub(crate) fn rice_parameter(mean: u64) -> u32 {
-    // mean * ln 2, in 64ths
-    ((mean * 44 / 64).max(1)).ilog2()
 }

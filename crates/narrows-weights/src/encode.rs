@@ -3,11 +3,12 @@
 use narrows::machine::{BitWriter, LANES_PER_STREAM, MAX_LANES, Machine};
 use narrows::{Dtype, Shape, SymbolEncoder, SymbolLayout, Target};
 
-use crate::choice::{self, Choice, States, rice_parameter};
+use crate::choice::{self, Choice, States};
 use crate::contexts::{self, Contexts};
 use crate::error::{Error, Result};
-use crate::frame::{Content, GROUP, Header, MAX_RICE, Tans, matrix_of, put_varint, seal};
+use crate::frame::{Content, GROUP, Header, Tans, matrix_of, put_varint, seal};
 use crate::grid::Quantized;
+use crate::outliers::{self, Listed};
 
 /// The share of a payload that first states and bit-stream lengths may cost.
 const OVERHEAD: f64 = 0.002;
@@ -70,16 +71,16 @@ pub fn pack(quantized: &Quantized, dtype: Dtype, shape: &Shape, options: &PackOp
     };
     let (choice, ordered) = in_contexts.map_or((choice, None), |(choice, ordered)| (choice, Some(ordered)));
     let quantized = ordered.as_ref().unwrap_or(quantized);
-    let outliers = Outliers::of(quantized, &choice.weights);
+    let listed = Listed::of(quantized, &choice.weights);
     let tans = Tans {
         state_bits: choice.state_bits,
         lanes,
         weights: choice.weights,
         contexts: choice.contexts,
         mantissa: choice.mantissa,
-        outliers: outliers.parameters,
+        outliers: listed.code,
     };
-    write_chunks(quantized, &header(Content::Tans(tans), chunk_rows), &outliers, &mut out);
+    write_chunks(quantized, &header(Content::Tans(tans), chunk_rows), &listed, &mut out);
     Ok(out)
 }
 
@@ -136,58 +137,24 @@ pub(crate) fn lanes_for(bytes: f64, state_bits: u32) -> usize {
     [MAX_LANES, 32].into_iter().find(affordable).unwrap_or(16)
 }
 
-/// Bins without a weight: where in the coded order, and what.
-struct Outliers {
-    /// Index of each in row-major order, and its value.
-    list: Vec<(u64, i8)>,
-    parameters: Option<[u8; 2]>,
-}
-
-impl Outliers {
-    fn of(quantized: &Quantized, weights: &[u32]) -> Self {
-        let half = quantized.grid.half();
-        // In every context the same.
-        let bins = usize::from(quantized.grid.bins());
-        let listed: Vec<bool> = weights[..bins].iter().map(|&weight| weight == 0).collect();
-        let is = |value: i8| listed[(i32::from(value) + i32::from(half)) as usize];
-        let all = quantized.values.iter().enumerate().filter(|(_, value)| is(**value));
-        let list: Vec<(u64, i8)> = all.map(|(index, &value)| (index as u64, value)).collect();
-        let parameters = (!list.is_empty()).then(|| {
-            let before = std::iter::once(0).chain(list.iter().map(|(index, _)| index + 1));
-            let gaps = || before.clone().zip(&list).map(|(before, (index, _))| index - before);
-            let magnitudes = || list.iter().map(|(_, value)| u64::from(value.unsigned_abs()) - 1);
-            [best_rice(gaps), best_rice(magnitudes)]
-        });
-        Self { list, parameters }
-    }
-}
-
-/// The Rice parameter that takes the fewest bits for these numbers.
-fn best_rice<I: Iterator<Item = u64>>(numbers: impl Fn() -> I) -> u8 {
-    let about = rice_parameter(numbers().sum::<u64>() / (numbers().count() as u64).max(1));
-    let bits =
-        |&parameter: &u32| numbers().map(|number| (number >> parameter) + u64::from(parameter)).sum::<u64>();
-    (about.saturating_sub(1)..=about + 1).min_by_key(bits).unwrap_or(about).min(MAX_RICE.into()) as u8
-}
-
-fn write_chunks(quantized: &Quantized, header: &Header, outliers: &Outliers, out: &mut Vec<u8>) {
+fn write_chunks(quantized: &Quantized, header: &Header, listed: &Listed, out: &mut Vec<u8>) {
     let Content::Tans(tans) = &header.content else { unreachable!("made by the caller") };
     let machines = choice::machines(&tans.weights, tans.contexts, tans.state_bits).expect("they were chosen");
     header.write(out);
     let (mut payload, mut scratch) = (Vec::new(), Vec::new());
-    let mut listed = outliers.list.as_slice();
+    let mut listed = listed.list.as_slice();
     for chunk in 0..header.chunks() {
         let rows = header.rows_of(chunk);
         let values = &quantized.values[rows.start * quantized.columns..rows.end * quantized.columns];
         for length in encode_chunk(values, quantized, tans, &machines, &mut scratch, &mut payload) {
             put_varint(out, length as u64);
         }
-        if let Some(parameters) = tans.outliers {
+        if let Some(code) = tans.outliers {
             let end = (rows.end * quantized.columns) as u64;
             let (own, rest) = listed.split_at(listed.partition_point(|(index, _)| *index < end));
             listed = rest;
             let before = payload.len();
-            write_outliers(own, (rows.start * quantized.columns) as u64, parameters, &mut payload);
+            outliers::write(own, (rows.start * quantized.columns) as u64, code, &mut payload);
             put_varint(out, (payload.len() - before) as u64);
         }
     }
@@ -247,33 +214,6 @@ fn encode_chunk(
         lengths.push(payload.len() - before);
     }
     lengths
-}
-
-/// Append a list of outliers: for each the gap to the one before it, its sign and its magnitude.
-fn write_outliers(list: &[(u64, i8)], start: u64, [gap_rice, rice]: [u8; 2], payload: &mut Vec<u8>) {
-    let mut bits = BitWriter::new(payload);
-    let (mut next, mut length) = (start, 0);
-    for &(index, value) in list {
-        length += put_rice(&mut bits, index - next, gap_rice.into());
-        bits.put(u32::from(value < 0), 1);
-        length += 1 + put_rice(&mut bits, u64::from(value.unsigned_abs()) - 1, rice.into());
-        next = index + 1;
-    }
-    // A gap that never ends: the list does.
-    let padding = (8 - length % 8) as u32 % 8;
-    bits.put((1 << padding) - 1, padding);
-    bits.finish();
-}
-
-/// A Rice code: the upper bits in unary, ones and a zero, then the lower ones; returns its length.
-fn put_rice(bits: &mut BitWriter<'_>, value: u64, parameter: u32) -> u64 {
-    let upper = value >> parameter;
-    for _ in 0..upper {
-        bits.put(1, 1);
-    }
-    bits.put(0, 1);
-    bits.put((value & ((1 << parameter) - 1)) as u32, parameter);
-    upper + 1 + u64::from(parameter)
 }
 
 /// The packed tensor whose chunks are bare streams of rANS.

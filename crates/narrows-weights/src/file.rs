@@ -345,7 +345,7 @@ impl Writer {
     /// As [`Matrix::read`], and [`Error::Io`].
     pub fn packed(&mut self, name: &str, packed: &[u8]) -> Result<()> {
         let (header, _) = frame::Header::read(packed)?;
-        let layout = crate::Layout::of(&header, &[], packed.len());
+        let layout = crate::Layout::of(&header, &[], packed);
         let mut note = note(header.dtype.name(), header.shape.dims());
         if let (Some(states), Some(lanes)) = (layout.states, layout.lanes) {
             let _ = write!(note, ":{states}x{lanes}");

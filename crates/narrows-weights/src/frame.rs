@@ -10,11 +10,12 @@ use crate::choice::WEIGHT_BITS;
 use crate::contexts;
 use crate::error::{Error, Result};
 use crate::grid::{Grid, MAX_HALF};
+use crate::outliers::ListCode;
 
 /// What packed tensors begin with.
 pub(crate) const MAGIC: [u8; 3] = *b"NRM";
 /// The version written.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 const CHECKSUM_BYTES: usize = 4;
 /// Lanes that share a bit stream.
 pub(crate) const GROUP: usize = 8;
@@ -22,8 +23,6 @@ const LEAST_LANES_BITS: u32 = 4;
 /// Columns of a matrix at most, 1 GiB of f32 a row: readers decode a row at a time at least, and a few bytes can be any number
 /// of weights.
 pub(crate) const MAX_COLUMNS: usize = 1 << 28;
-/// The largest Rice parameter.
-pub(crate) const MAX_RICE: u8 = 31;
 
 /// How the bins of a tensor are stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,8 +45,8 @@ pub(crate) struct Tans {
     pub(crate) contexts: usize,
     /// Mantissa bits of the weights.
     pub(crate) mantissa: u32,
-    /// Rice parameters of gaps and magnitudes, if there may be outliers.
-    pub(crate) outliers: Option<[u8; 2]>,
+    /// How outliers are listed, if there may be any.
+    pub(crate) outliers: Option<ListCode>,
 }
 
 /// Everything about a packed tensor but its chunks.
@@ -144,7 +143,7 @@ impl Header {
                     &mut bits,
                 );
                 bits.finish();
-                out.extend(tans.outliers.iter().flatten());
+                out.extend(tans.outliers.iter().flat_map(|code| code.to_bytes()));
             }
         }
         put_varint(out, self.chunk_rows as u64);
@@ -325,10 +324,10 @@ impl Tans {
             return Err(Error::InvalidTable { what: "bits are set after it" });
         }
         fields.take("table", bits.bytes_taken())?;
-        let outliers = if form & 4 == 4 { Some(fields.array("Rice parameters")?) } else { None };
-        if let Some(&value) = outliers.iter().flatten().find(|&&rice| rice > MAX_RICE) {
-            return Err(invalid("Rice parameter", value, MAX_RICE));
-        }
+        let outliers = match form & 4 {
+            0 => None,
+            _ => Some(ListCode::from_bytes(fields.array("code of the outliers")?, grid.half())?),
+        };
         Ok(Self {
             state_bits: states + 6,
             lanes: 1 << (lanes_bits + LEAST_LANES_BITS),

@@ -7,7 +7,7 @@ use crate::frame::{Content, Header, Place};
 /// How a packed tensor is coded, and where its bytes go.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Layout {
-    /// `"tans"`, `"constant"` or `"rans"`.
+    /// `"tans"`, `"constant"`, `"rans"`, or `"packed"`: bins of as many bits each, not coded.
     pub coder: &'static str,
     /// States of the tANS machine.
     pub states: Option<usize>,
@@ -28,16 +28,18 @@ pub struct Layout {
 }
 
 impl Layout {
-    pub(crate) fn of(header: &Header, places: &[Place], bytes: usize) -> Self {
+    pub(crate) fn of(header: &Header, places: &[Place], data: &[u8]) -> Self {
+        // The coder is in the low bits of a stream's first byte (`docs/format.md`, section 5).
+        let coded = |place: &Place| data.get(place.start).is_some_and(|form| form & 3 >= 2);
         let (coder, tans) = match &header.content {
             Content::Constant(_) => ("constant", None),
-            Content::Streams => ("rans", None),
+            Content::Streams => (if places.iter().any(coded) { "rans" } else { "packed" }, None),
             Content::Tans(tans) => ("tans", Some(tans)),
         };
-        let rans = matches!(header.content, Content::Streams);
+        let streams = matches!(header.content, Content::Streams);
         let sum = |length: fn(&Place) -> usize| places.iter().map(length).sum::<usize>();
         let all = sum(|place| place.end - place.start);
-        let payload_bytes = if rans { all } else { sum(|place| place.streams_end - place.start) };
+        let payload_bytes = if streams { all } else { sum(|place| place.streams_end - place.start) };
         Self {
             coder,
             states: tans.map(|tans| 1 << tans.state_bits),
@@ -47,7 +49,7 @@ impl Layout {
             chunk_rows: header.chunk_rows,
             payload_bytes,
             outlier_bytes: all - payload_bytes,
-            header_bytes: bytes - all,
+            header_bytes: data.len() - all,
         }
     }
 }

@@ -43,6 +43,7 @@ pub mod net;
 mod outliers;
 mod pack;
 mod reference;
+mod search;
 mod sensitivity;
 mod steps;
 mod strips;

@@ -149,7 +149,7 @@ impl Matrix {
 
     /// How it is coded, and where its bytes go.
     pub fn layout(&self) -> crate::Layout {
-        crate::Layout::of(&self.header, &self.places, self.data.len())
+        crate::Layout::of(&self.header, &self.places, &self.data)
     }
 
     /// `y = W x` in f32: `y[r] = step[r] * sum`, the sum in the order that `docs/format.md` gives, the same on every path
@@ -402,7 +402,7 @@ impl Matrix {
     /// Call `each` with the row (counted from the first chunk's first), place in the coded order and bin of every outlier
     /// of `chunks`.
     fn each_outlier(&self, chunks: &Range<usize>, mut each: impl FnMut(usize, usize, i8)) -> Result<()> {
-        let Content::Tans(Tans { outliers: Some(parameters), .. }) = &self.header.content else {
+        let Content::Tans(Tans { outliers: Some(code), .. }) = &self.header.content else {
             return Ok(());
         };
         let (columns, half) = (self.columns(), self.grid().half());
@@ -410,7 +410,7 @@ impl Matrix {
             let (place, rows) = (&self.places[chunk], self.header.rows_of(chunk));
             let first = (chunk - chunks.start) * self.header.chunk_rows;
             let list = &self.data[place.streams_end..place.end];
-            let mut list = Outliers::new(list, *parameters, rows.len() * columns, half);
+            let mut list = Outliers::new(list, *code, rows.len() * columns, half);
             let wrong = |what| Error::CorruptPayload { chunk, what };
             while let Some((index, value)) = list.next().map_err(wrong)? {
                 each(first + index / columns, index % columns, value);

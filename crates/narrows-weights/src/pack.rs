@@ -10,12 +10,13 @@ use serde::Serialize;
 use crate::checkpoint::{Checkpoint, Steps};
 use crate::data::Data;
 use crate::encode::{PackOptions, pack};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::file::{PackedFile, Plain, Tensor, Writer};
 use crate::grid::Quantized;
 use crate::lossless::{self, LosslessDecoder, LosslessEncoder};
 use crate::matrix::Matrix;
 use crate::net::{Calibrated, Model};
+use crate::search::{Next, Search};
 use crate::steps::{Calibration, Counted, Settings, grids, is_matrix, quantize};
 
 /// How a checkpoint is packed.
@@ -83,7 +84,7 @@ pub fn pack_checkpoint(
     let search = match mode {
         Mode::Quantize(settings, _) if settings.counted == Counted::File => {
             settings.check()?;
-            Search::new(checkpoint, settings)
+            search(checkpoint, settings)
         }
         _ => None,
     };
@@ -116,93 +117,24 @@ pub fn pack_checkpoint(
 
 /// How often the bits of weights are corrected by what the file took.
 const ATTEMPTS: i32 = 6;
-/// How much less than asked for a file may take, relative, and how much less is aimed at.
-const NEAR: f64 = 0.004;
-const AIM: f64 = 0.001;
-/// The least entropy of weights that is tried.
-const LEAST_ENTROPY: f64 = 0.02;
-
-/// The search for the entropy of weights that makes a file of so many bits a weight.
-pub(crate) struct Search {
-    /// Bits a weight that the file may have.
-    bits: f64,
-    /// The entropy to try next, bits a quantised weight.
-    pub(crate) asked: f64,
-    /// All elements but of tensors that are kept by name; those that are quantised; and bytes of those by name.
-    elements: f64,
-    weights: f64,
-    kept_bytes: f64,
-    /// What everything but the weights took in the last file, bits a weight.
-    overhead: f64,
-    /// How much more than asked for is as good, relative.
-    over: f64,
-}
-
-/// What a file's bytes say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// It has the bits that were asked for.
-    Done,
-    /// There is room for finer steps.
-    Few,
-    /// Steps must be coarser.
-    TooMany,
-}
-
-impl Search {
-    /// A search, if there is anything whose steps are to be chosen.
-    fn new(checkpoint: &Checkpoint, settings: &Settings) -> Option<Self> {
-        let trained = checkpoint.steps().ok()?;
-        let (mut elements, mut weights, mut kept_bytes, mut plain_bytes) = (0, 0, 0, 0);
-        for (name, tensor) in checkpoint.tensors() {
-            if trained.contains_key(name) {
-                elements += tensor.elements();
-            } else if settings.keeps(name) {
-                kept_bytes += tensor.data.len();
-            } else if is_matrix(tensor) && tensor.elements() >= settings.least_weights {
-                (elements, weights) = (elements + tensor.elements(), weights + tensor.elements());
-            } else {
-                (elements, plain_bytes) = (elements + tensor.elements(), plain_bytes + tensor.data.len());
-            }
+/// A search, if there is anything whose steps are to be chosen.
+fn search(checkpoint: &Checkpoint, settings: &Settings) -> Option<Search> {
+    let trained = checkpoint.steps().ok()?;
+    let (mut elements, mut weights, mut kept_bytes, mut plain_bytes) = (0, 0, 0, 0);
+    for (name, tensor) in checkpoint.tensors() {
+        if trained.contains_key(name) {
+            elements += tensor.elements();
+        } else if settings.keeps(name) {
+            kept_bytes += tensor.data.len();
+        } else if is_matrix(tensor) && tensor.elements() >= settings.least_weights {
+            (elements, weights) = (elements + tensor.elements(), weights + tensor.elements());
+        } else {
+            (elements, plain_bytes) = (elements + tensor.elements(), plain_bytes + tensor.data.len());
         }
-        let bytes = plain_bytes + checkpoint.tensors().len() * TENSOR_BYTES;
-        let counts = (elements as f64, weights as f64, kept_bytes as f64);
-        (weights > 0).then(|| Self::about(settings.bits, counts, bytes as f64))
     }
-
-    /// A search that starts from a guess at what everything but weights takes.
-    pub(crate) fn about(bits: f64, (elements, weights, kept_bytes): (f64, f64, f64), bytes: f64) -> Self {
-        let asked = ((bits * elements - 8.0 * bytes) / weights / (1.0 + NEAR)).clamp(bits / 4.0, 8.0);
-        Self { bits, asked, elements, weights, kept_bytes, overhead: 0.0, over: 0.0 }
-    }
-
-    /// A search for an entropy of so many bits a weight, for which a little more is as good as a little less.
-    pub(crate) fn of_entropy(bits: f64, weights: f64) -> Self {
-        Self { over: NEAR, ..Self::about(bits, (weights, weights, 0.0), 0.0) }
-    }
-
-    /// Take up what a file of the entropy `asked` for took, and ask for another.
-    pub(crate) fn found(&mut self, bytes: u64) -> Result<Next> {
-        let taken = 8.0 * (bytes as f64 - self.kept_bytes) / self.elements;
-        self.overhead = (taken - self.asked * self.weights / self.elements).max(0.0);
-        let missed = taken / self.bits - 1.0;
-        let asked = self.asked + (self.bits * (1.0 - AIM) - taken) * self.elements / self.weights;
-        let capped = asked.min(8.0);
-        // At as many bits as there are, less than was asked for is all that can be had.
-        if (-NEAR..=self.over).contains(&missed) || (missed < 0.0 && capped <= self.asked) {
-            return Ok(Next::Done);
-        }
-        if missed > 0.0 && self.asked <= LEAST_ENTROPY {
-            return Err(self.too_few());
-        }
-        self.asked = capped.max(LEAST_ENTROPY);
-        Ok(if missed > 0.0 { Next::TooMany } else { Next::Few })
-    }
-
-    /// The error of a file that cannot be.
-    pub(crate) const fn too_few(&self) -> Error {
-        Error::TooFewBits { bits: self.bits, least: self.overhead }
-    }
+    let bytes = plain_bytes + checkpoint.tensors().len() * TENSOR_BYTES;
+    let counts = (elements as f64, weights as f64, kept_bytes as f64);
+    (weights > 0).then(|| Search::about(settings.bits, counts, bytes as f64))
 }
 
 /// Bytes of a tensor's entry in the header, and of a packed tensor's own header, about.

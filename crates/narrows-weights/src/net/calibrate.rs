@@ -18,13 +18,16 @@ use crate::checkpoint::Checkpoint;
 use crate::encode::PackOptions;
 use crate::error::{Error, Result};
 use crate::grid::{Grid, Quantized};
-use crate::pack::{Next, Search, floats, network_bytes};
+use crate::pack::{floats, network_bytes};
+use crate::search::{Next, Search};
 use crate::steps::{Calibration, Counted, Settings, grids};
 
 /// Inputs of a layer that its second moments are taken from.
 const INPUTS: usize = 1 << 13;
-/// How often, at most, the network is rounded: the target of the steps is corrected by the rate that rounding led to.
+/// How often, at most, the network is rounded: the target of the steps is corrected by the rate that rounding led to. More often
+/// where nothing has been small enough yet.
 const CORRECTIONS: usize = 4;
+const MOST_CORRECTIONS: usize = 10;
 /// The most that a channel's step is changed to bring its deviation back.
 const MOST_STRETCH: f64 = 2.0;
 
@@ -77,7 +80,10 @@ pub fn calibrated(
     let importance = Calibration::from_values(importance);
     let mut search = Search::of(model, &settings);
     let mut best = None;
-    for correction in 0..CORRECTIONS {
+    for correction in 0..MOST_CORRECTIONS {
+        if correction >= CORRECTIONS && best.is_some() {
+            break;
+        }
         let asked = Settings { bits: search.asked, lambda: 0.0, ..settings.clone() };
         let found = float.quantised(
             model,
@@ -89,7 +95,7 @@ pub fn calibrated(
             Counted::Entropy => entropy_bytes(&found),
             Counted::File => network_bytes(model, &found, options)?,
         })?;
-        each((layers + correction + 1) as f64 / rounds);
+        each(((layers + correction + 1) as f64 / rounds).min(1.0));
         // Of an entropy, what is above is as good as what is below.
         if next != Next::TooMany || settings.counted == Counted::Entropy {
             best = Some(found);

@@ -89,9 +89,8 @@ impl Run {
             Family::Priced => learned(self.value as u32, Goal::Price(PRICE)),
             Family::Fisher | Family::Entropy => learned(MANY_BINS, Goal::BitsPerWeight(self.value)),
         };
-        let distillation = if self.family == Family::Float { 0.0 } else { defaults.distillation };
         let held_out = defaults.held_out.min(images / 10).max(1);
-        Settings { precision, epochs, distillation, seed: self.seed, held_out, ..defaults }
+        Settings { precision, epochs, seed: self.seed, held_out, ..defaults }
     }
 
     pub fn title(&self) -> String {
