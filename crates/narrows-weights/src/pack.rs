@@ -67,7 +67,7 @@ pub struct Outcome {
 /// Memory holds one tensor at a time. The file appears whole or not at all.
 ///
 /// # Errors
-/// As [`grids`] and [`Writer::finish`]; [`Error::TooFewBits`] for a file that cannot be.
+/// As [`grids`] and [`Writer::finish`]; [`TooFewBits`](crate::Error::TooFewBits) for a file that cannot be.
 pub fn pack_checkpoint(
     checkpoint: &Checkpoint,
     path: &Path,
