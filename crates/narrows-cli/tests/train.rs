@@ -69,6 +69,15 @@ fn training_writes_checkpoint_model_curve_and_drawing() {
 }
 
 #[test]
+fn bits_that_were_not_reached_are_told() {
+    let folder = Folder::new("train-missed");
+    data_set(&folder);
+    let said = folder.succeed(&[&["train", MODEL, "--bits", "0.2"], &SHORT[..]].concat());
+    let said = text(&said.stderr);
+    assert!(said.contains("bits a weight, not the 0.2 that were asked for: give more --epochs"), "{said}");
+}
+
+#[test]
 fn fisher_quantises_without_training() {
     let folder = Folder::new("fisher");
     data_set(&folder);

@@ -19,7 +19,8 @@ pub struct Settings {
     /// Learning rate of weights, biases and gains under SGD (Nesterov momentum 0.9), at its start; it ends at 0 along a
     /// cosine.
     pub weight_rate: f64,
-    /// Learning rate of `log2 step` under Adam, likewise.
+    /// Learning rate of `log2 step` under Adam, likewise. With a rate to reach it is higher in trainings of less than 1,200
+    /// steps, which would end before their steps are there.
     pub step_rate: f64,
     /// Share of the original network's answers in what is learned, from 0 (labels alone) to 1.
     pub distillation: f32,

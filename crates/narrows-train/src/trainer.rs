@@ -23,6 +23,10 @@ pub(crate) const NORMALISED_ON: usize = 4000;
 const DECAY: f32 = 1e-4;
 /// Answers of the original network are learned at this temperature (Hinton et al. 2015).
 const TEMPERATURE: f32 = 2.0;
+/// How far a `log2 step` can go in a training that has a rate to reach: from 15 bins of a layer to mostly zeros.
+const TRAVEL: f64 = 6.0;
+/// The highest learning rate that this leads to.
+const FASTEST: f64 = 0.1;
 /// Points of the curve in a pass over the images.
 const POINTS_PER_EPOCH: usize = 20;
 /// How often in a pass accuracy is measured where it decides about the price.
@@ -266,13 +270,13 @@ impl<'a> Trainer<'a> {
         let rate = cosine(self.settings.weight_rate, done);
         let per_weight = (price / self.network().weights() as f64) as f32;
         let decay = if self.prices_rate() { 0.0 } else { DECAY };
+        let step_rate = cosine(self.step_rate(), done);
         for (number, mut gradient) in gradients.into_iter().enumerate() {
             let layer = &mut self.state.layers[number];
             if let Some(grid) = grids.get(number) {
                 let lengths = self.running[number].lengths();
                 let log_step = grid.backward(&layer.weights, &mut gradient[0], &lengths, per_weight);
-                let rate = cosine(self.settings.step_rate, done);
-                self.progress.log_steps[number] += self.progress.adam[number].step(log_step, rate);
+                self.progress.log_steps[number] += self.progress.adam[number].step(log_step, step_rate);
             }
             let values = [&mut layer.weights, &mut layer.gains, &mut layer.biases];
             for ((values, velocity), gradient) in
@@ -280,6 +284,18 @@ impl<'a> Trainer<'a> {
             {
                 descend(values, velocity, gradient, rate, decay);
             }
+        }
+    }
+
+    /// The learning rate of `log2 step` at the start: with a rate to reach, steps must have time to get there.
+    fn step_rate(&self) -> f64 {
+        let rate = self.settings.step_rate;
+        match self.settings.precision {
+            Precision::Learned { goal: Goal::BitsPerWeight(_) | Goal::Drop(_), .. } => {
+                // The mean of a cosine is half of where it starts.
+                rate.max((2.0 * TRAVEL / self.steps() as f64).min(FASTEST))
+            }
+            Precision::Learned { goal: Goal::Price(_), .. } | Precision::Float => rate,
         }
     }
 

@@ -67,6 +67,14 @@ fn the_network_that_was_read_is_as_accurate_as_the_one_that_was_exported() {
 }
 
 #[test]
+fn a_short_training_gets_near_its_bits() {
+    // 60 steps at the usual learning rate of steps are a third of an octave: 3.3 bits a weight became 3.
+    let settings = Settings { epochs: 15, ..short(HALF_A_BIT) };
+    let bits = trained(settings).rate().bits_per_weight();
+    assert!(bits < 1.5, "{bits} bits a weight");
+}
+
+#[test]
 fn trained_weights_lie_on_the_grid_that_the_checkpoint_names() {
     for bins in [2, 3, 31] {
         let trained = trained(short(Precision::Learned { bins, goal: Goal::Price(0.1) }));

@@ -55,7 +55,7 @@ pub struct Args {
     /// Do not train: steps by Fisher information, for so many bits a weight
     #[arg(long, value_name = "BITS")]
     fisher: Option<f64>,
-    /// Train float32 weights, the network that others are compared with
+    /// Train float32 weights in the same way, the network that others are compared with
     #[arg(long)]
     float: bool,
     /// The most different values in a layer: odd, 3 to 255, or even (none of them zero), 2 to 128
@@ -70,9 +70,9 @@ pub struct Args {
     /// Orders and augmentations follow from it
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Share of the original network's answers in what is learned, from 0 to 1 [default: 0.5, with --float 0]
-    #[arg(long, value_name = "SHARE")]
-    distillation: Option<f32>,
+    /// Share of the original network's answers in what is learned, from 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
+    distillation: f32,
     /// Use only the first training and test images
     #[arg(long, value_name = "N")]
     images: Option<usize>,
@@ -129,6 +129,9 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         trained.accuracy(&test, &device).map_err(|error| failure("cannot measure accuracy", &error))?;
     let quantised = !trained.layers().is_empty();
     let rate = quantised.then(|| trained.rate());
+    if let (Some(asked), Some(found)) = (bits_to_reach(&settings, args.fisher), rate) {
+        note_if_missed(asked, found.bits_per_weight(), output);
+    }
     let report = Report {
         model: &args.model,
         checkpoint: &args.output,
@@ -155,6 +158,25 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     if output.is_json() { output.print_json(&report) } else { print(&report, output) }
 }
 
+/// How much more than asked for is not worth a word, relative.
+const NEAR: f64 = 0.02;
+
+/// The bits a weight that a training was asked to reach, if it was asked for bits.
+const fn bits_to_reach(settings: &Settings, fisher: Option<f64>) -> Option<f64> {
+    match settings.precision {
+        Precision::Learned { goal: Goal::BitsPerWeight(bits), .. } if fisher.is_none() => Some(bits),
+        _ => None,
+    }
+}
+
+fn note_if_missed(asked: f64, found: f64, output: &Output) {
+    if found > asked * (1.0 + NEAR) {
+        output.note(format!(
+            "{found:.3} bits a weight, not the {asked} that were asked for: give more --epochs (or more --images)"
+        ));
+    }
+}
+
 fn settings(args: &Args, training: &Examples) -> Settings {
     let goal = match (args.price, args.drop, args.bits) {
         (Some(price), ..) => Goal::Price(price),
@@ -168,7 +190,7 @@ fn settings(args: &Args, training: &Examples) -> Settings {
         epochs: args.epochs,
         batch: args.batch,
         seed: args.seed,
-        distillation: args.distillation.unwrap_or(if args.float { 0.0 } else { defaults.distillation }),
+        distillation: args.distillation,
         // A small set keeps most of its images for learning.
         held_out: defaults.held_out.min(training.len() / 10).max(1),
         ..defaults
