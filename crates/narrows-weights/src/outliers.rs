@@ -219,3 +219,60 @@ impl<'a> Outliers<'a> {
         upper.checked_shl(parameter)?.checked_add(lower)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grid::Grid;
+
+    const HALF: u8 = 60;
+    const COLUMNS: usize = 500;
+
+    /// Weights of a heavy tail, and a table without those of magnitude 9 and more.
+    fn heavy_tailed() -> (Quantized, Vec<u32>) {
+        let mut state = 1_u64;
+        let mut random = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as f64 / f64::from(1_u32 << 31)
+        };
+        let mut value = || {
+            let scale = if random() < 0.1 { 8.0 } else { 2.0 };
+            let magnitude = (-scale * (1.0 - random()).ln()).min(f64::from(HALF)) as i8;
+            if random() < 0.5 { -magnitude } else { magnitude }
+        };
+        let values = (0..200 * COLUMNS).map(|_| value()).collect();
+        let grid = Grid::new(vec![1.0], 2 * u16::from(HALF) + 1).unwrap();
+        let weights = (0..=2 * HALF).map(|bin| u32::from(bin.abs_diff(HALF) < 9)).collect();
+        (Quantized { values, grid, rows: 200, columns: COLUMNS }, weights)
+    }
+
+    #[test]
+    fn a_list_takes_what_it_was_estimated_to_and_comes_back() {
+        let (quantized, weights) = heavy_tailed();
+        let Listed { list, code } = Listed::of(&quantized, &weights);
+        let code = code.expect("some are beyond 8");
+        assert_eq!((code.least, ListCode::from_bytes(code.to_bytes(), HALF).unwrap()), (9, code));
+        let mut bytes = Vec::new();
+        write(&list, 0, code, &mut bytes);
+        let mut counts = quantized.counts();
+        counts.iter_mut().zip(&weights).filter(|(_, weight)| **weight > 0).for_each(|(n, _)| *n = 0);
+        let ratio = bits(&counts, quantized.values.len() as u64) / (8 * bytes.len()) as f64;
+        assert!((0.99..1.01).contains(&ratio), "{ratio}");
+        let mut reader = Outliers::new(&bytes, code, quantized.values.len(), HALF);
+        for &(index, value) in &list {
+            assert_eq!(reader.next(), Ok(Some((index as usize, value))));
+        }
+        assert_eq!(reader.next(), Ok(None));
+        // A grid that the list goes beyond.
+        let mut reader = Outliers::new(&bytes, code, quantized.values.len(), 8);
+        assert_eq!(reader.next(), Err("an outlier is off the grid"));
+    }
+
+    #[test]
+    fn a_least_magnitude_off_the_grid_is_refused() {
+        for least in [0, HALF + 1, 255] {
+            let refused = ListCode::from_bytes([3, least], HALF);
+            assert!(matches!(refused, Err(Error::InvalidHeader { .. })), "{least}: {refused:?}");
+        }
+    }
+}

@@ -51,8 +51,10 @@ impl Spread {
 
     fn cell(self, decimals: usize) -> Cell {
         let Self { mean, low, high } = self;
-        let range = (high > low).then(|| format!("{low:.decimals$}–{high:.decimals$}"));
-        Cell { mean: format!("{mean:.decimals$}"), range }
+        let [mean, low, high] = [mean, low, high].map(|value| format!("{value:.decimals$}"));
+        // What is the same in print is no range.
+        let range = (low != high).then(|| format!("{low}–{high}"));
+        Cell { mean, range }
     }
 }
 
