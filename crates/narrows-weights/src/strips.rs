@@ -3,7 +3,9 @@
 //! A chunk is a strip of matrix rows. Its 64 lanes hold 64 neighbouring columns, so that what a step decodes meets 64
 //! neighbouring inputs and nothing is transposed. Four chunks are decoded side by side: one waits for itself.
 
-use narrows::machine::{ByteStates, LANES_PER_STREAM, Lanes, MAX_LANES, MAX_STREAMS, Payload, Strip, Tables};
+use narrows::machine::{
+    ByteStates, LANES_PER_STREAM, Lanes, MAX_LANES, MAX_STREAMS, Payload, Strip, Tables, Take, decode_rows,
+};
 
 use crate::encode::SIDE_BY_SIDE;
 use crate::frame::{Place, Tans};
@@ -120,7 +122,7 @@ pub(crate) trait Consume<L: Lanes> {
     type Output: Copy;
 
     fn start(&self, lanes: L) -> Self::Row;
-    /// `values` are those of the columns from `column` on; beyond the row's end they are zero.
+    /// `values` are those of 64 columns from `column` on.
     fn take(
         &self,
         lanes: L,
@@ -129,6 +131,18 @@ pub(crate) trait Consume<L: Lanes> {
         column: usize,
         output: &mut [Self::Output],
     ) -> Self::Row;
+    /// The same of fewer columns; values beyond these are zero.
+    #[inline(always)]
+    fn take_few(
+        &self,
+        lanes: L,
+        row: Self::Row,
+        values: L::Bytes,
+        column: usize,
+        output: &mut [Self::Output],
+    ) -> Self::Row {
+        self.take(lanes, row, values, column, output)
+    }
     fn finish(&self, lanes: L, row: Self::Row, output: &mut [Self::Output]);
     /// Elements of the output that a row has.
     fn width(&self) -> usize;
@@ -228,6 +242,12 @@ impl<L: Lanes> Consume<L> for Store {
     #[inline(always)]
     fn take(&self, lanes: L, (): (), values: L::Bytes, column: usize, output: &mut [i8]) {
         let output: &mut [u8] = bytemuck::cast_slice_mut(&mut output[column..]);
+        lanes.store(values, output.first_chunk_mut().expect("64 columns"));
+    }
+
+    #[inline(always)]
+    fn take_few(&self, lanes: L, (): (), values: L::Bytes, column: usize, output: &mut [i8]) {
+        let output: &mut [u8] = bytemuck::cast_slice_mut(&mut output[column..]);
         if let Some(whole) = output.first_chunk_mut() {
             lanes.store(values, whole);
         } else {
@@ -289,7 +309,7 @@ fn run_with<L: Lanes, C: Consume<L>, const BITS: u32, const MOST: u32>(
     consumer: &C,
     output: &mut [C::Output],
 ) -> Result<(), (usize, &'static str)> {
-    let tables = Tables::new(lanes, coded.states);
+    let tables = Tables::new(lanes, coded.states, BITS);
     let size = rows * consumer.width();
     let (mut rest, mut output, mut done) = (places, output, 0);
     while !rest.is_empty() {
@@ -338,27 +358,25 @@ fn strips<L: Lanes, C: Consume<L>, const BITS: u32, const MOST: u32, const AHEAD
     let rows = outputs[0].len() / width;
     let mut rows_out = outputs.map(|output| output.chunks_exact_mut(width));
     for _ in 0..rows {
-        let own = rows_out.each_mut().map(|rows| rows.next().expect("as many rows"));
+        let mut own = rows_out.each_mut().map(|rows| rows.next().expect("as many rows"));
         let mut sums = [consumer.start(lanes); N];
         if step == MAX_LANES {
-            for at in 0..whole {
-                for n in 0..N {
-                    let values = strips[n].row(lanes, tables, payload);
-                    sums[n] = consumer.take(lanes, sums[n], values, at * MAX_LANES, own[n]);
-                }
-            }
+            let mut taker = Row { consumer, sums, outputs: &mut own };
+            decode_rows(lanes, &mut strips, (tables, payload), whole, &mut taker);
+            sums = taker.sums;
         } else {
             for at in 0..whole {
                 for n in 0..N {
                     let values = lanes.and(used, strips[n].row_of(lanes, tables, payload, used));
-                    sums[n] = consumer.take(lanes, sums[n], values, at * step, own[n]);
+                    sums[n] = consumer.take_few(lanes, sums[n], values, at * step, own[n]);
                 }
             }
         }
         for n in 0..N {
             if columns % step != 0 {
                 let values = strips[n].row_of(lanes, tables, payload, used_last);
-                sums[n] = consumer.take(lanes, sums[n], lanes.and(used_last, values), whole * step, own[n]);
+                let values = lanes.and(used_last, values);
+                sums[n] = consumer.take_few(lanes, sums[n], values, whole * step, own[n]);
             }
             consumer.finish(lanes, sums[n], own[n]);
         }
@@ -368,6 +386,33 @@ fn strips<L: Lanes, C: Consume<L>, const BITS: u32, const MOST: u32, const AHEAD
         coded.check(place, &states, &positions).map_err(|what| (n, what))?;
     }
     Ok(())
+}
+
+/// A matrix row of each of `N` chunks, on its way to a consumer.
+struct Row<'a, 'o, L: Lanes, C: Consume<L>, const N: usize> {
+    consumer: &'a C,
+    sums: [C::Row; N],
+    outputs: &'a mut [&'o mut [C::Output]; N],
+}
+
+impl<L: Lanes, C: Consume<L>, const N: usize> Take<L> for Row<'_, '_, L, C, N> {
+    type Mark = [C::Row; N];
+
+    #[inline(always)]
+    fn mark(&self) -> [C::Row; N] {
+        self.sums
+    }
+
+    #[inline(always)]
+    fn back(&mut self, mark: [C::Row; N]) {
+        self.sums = mark;
+    }
+
+    #[inline(always)]
+    fn take(&mut self, lanes: L, strip: usize, row: usize, symbols: L::Bytes) {
+        let output = &mut *self.outputs[strip];
+        self.sums[strip] = self.consumer.take(lanes, self.sums[strip], symbols, row * MAX_LANES, output);
+    }
 }
 
 /// 255 in the bytes of the first `count` lanes.

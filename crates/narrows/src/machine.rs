@@ -11,7 +11,7 @@ pub use crate::tans::avx512::Avx512;
 pub use crate::tans::lanes::{Lanes, Payload};
 #[cfg(target_arch = "aarch64")]
 pub use crate::tans::neon::Neon;
-pub use crate::tans::rows::{Strip, Tables};
+pub use crate::tans::rows::{Strip, Tables, Take, decode_rows};
 pub use crate::tans::spec::{ByteStates, Machine, State, Step};
 pub use crate::tans::{LANES_PER_STREAM, MAX_LANES, MAX_STREAMS, STATE_BITS};
 

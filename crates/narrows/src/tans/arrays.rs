@@ -127,7 +127,7 @@ impl Lanes for Arrays {
 
     #[inline]
     fn add(self, a: Words, b: Words) -> Words {
-        from_fn(|word| a[word] + b[word])
+        from_fn(|word| a[word].wrapping_add(b[word]))
     }
 
     #[inline]
@@ -152,6 +152,11 @@ impl Lanes for Arrays {
     #[inline]
     fn shift_left_words(self, words: Words, counts: Words) -> Words {
         from_fn(|word| words[word].checked_shl(counts[word] as u32).unwrap_or(0))
+    }
+
+    #[inline]
+    fn shift_right_words(self, words: Words, counts: Words) -> Words {
+        from_fn(|word| words[word].checked_shr(counts[word] as u32).unwrap_or(0))
     }
 
     #[inline]

@@ -268,6 +268,11 @@ impl<const N: usize> Lanes for Avx2<N> {
     }
 
     #[inline(always)]
+    fn shift_right_words(self, words: Self::Bytes, counts: Self::Bytes) -> Self::Bytes {
+        each!(N, i => _mm256_srlv_epi64(words[i], counts[i]))
+    }
+
+    #[inline(always)]
     fn funnel<const MOST: u32>(self, low: Self::Bytes, high: Self::Bytes, count: Self::Bytes) -> Self::Bytes {
         each!(N, i => {
             let rest = _mm256_sub_epi64(_mm256_set1_epi64x(64), count[i]);

@@ -216,6 +216,12 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn shift_right_words(self, words: __m512i, counts: __m512i) -> __m512i {
+        // SAFETY: `self` is the proof of the instructions.
+        unsafe { _mm512_srlv_epi64(words, counts) }
+    }
+
+    #[inline(always)]
     fn gather_halves(self, bits: __m512i, counts: __m512i) -> __m512i {
         // SAFETY: `self` is the proof of the instructions. 0xf8: the first operand, or both of the others.
         unsafe {
@@ -233,8 +239,13 @@ impl Lanes for Avx512 {
 
     #[inline(always)]
     fn deal(self, window: __m512i, counts: __m512i) -> __m512i {
-        // Where each lane's bits begin: the sum of the counts below it, at most 56. One `vpmullq` would give it
-        // too, but waits for its destination's old value on Golden Cove, which ties strips together.
+        // Where each lane's bits begin: the sum of the counts below it, at most 56.
+        // SAFETY: `self` is the proof of the instructions.
+        unsafe { _mm512_multishift_epi64_epi8(product(counts, 0x0101_0101_0101_0100), window) }
+    }
+
+    #[inline(always)]
+    fn deal_soon(self, window: __m512i, counts: __m512i) -> __m512i {
         // SAFETY: `self` is the proof of the instructions.
         unsafe {
             let below = _mm512_slli_epi64::<8>(counts);
@@ -275,4 +286,25 @@ fn windows_at_end(bytes: &[u8], positions: __m512i) -> __m512i {
     let loaded = unsafe { _mm512_i64gather_epi64::<1>(offsets, bytes.as_ptr().cast()) };
     // Beyond the last offset this shifts by 8 and more: in come zeros.
     _mm512_srlv_epi64(loaded, _mm512_sub_epi64(positions, _mm512_slli_epi64::<3>(offsets)))
+}
+
+/// Words times `factor`: byte for byte the sums of those bytes below, or up to, them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2")]
+fn product(words: __m512i, factor: i64) -> __m512i {
+    let product;
+    // Golden Cove's `vpmullq` waits for what its destination held, which would tie strips together: cleared first, it held
+    // nothing.
+    // SAFETY: two instructions on registers, which the enabled features have.
+    unsafe {
+        std::arch::asm!(
+            "vpxord {product}, {product}, {product}",
+            "vpmullq {product}, {words}, {factor}",
+            product = out(zmm_reg) product,
+            words = in(zmm_reg) words,
+            factor = in(zmm_reg) _mm512_set1_epi64(factor),
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    product
 }

@@ -9,8 +9,8 @@
 
 use super::backward::{self, Backward, MARGIN};
 use super::chunk::Runs;
-use super::lanes::Lanes;
-use super::rows::{HALVES, LOWER_HALVES, UPPER_HALVES, each_word};
+use super::lanes::{Lanes, each_word};
+use super::rows::{HALVES, LOWER_HALVES, UPPER_HALVES};
 use super::spec::Machine;
 use super::{LANES_PER_STREAM, MAX_LANES, MAX_STREAMS};
 

@@ -64,15 +64,32 @@ pub trait Lanes: Copy {
     fn any_above(self, words: Self::Bytes, bound: u64) -> bool;
     /// Words moved up by `counts` (0 to 64) bits.
     fn shift_left_words(self, words: Self::Bytes, counts: Self::Bytes) -> Self::Bytes;
+    /// Words moved down by `counts` (0 to 64) bits.
+    fn shift_right_words(self, words: Self::Bytes, counts: Self::Bytes) -> Self::Bytes;
     /// For each word, 64 bits of `high:low` from bit `count` of `low` on, `count` at most `MOST`, 63 or 64.
     fn funnel<const MOST: u32>(self, low: Self::Bytes, high: Self::Bytes, count: Self::Bytes) -> Self::Bytes;
     /// Deal the bits of each word of `window` out to its bytes, from the lowest on: each byte's low `counts` bits are
     /// its own, those above anything.
     fn deal(self, window: Self::Bytes, counts: Self::Bytes) -> Self::Bytes;
+    /// The same, sooner rather than with fewer instructions.
+    #[inline(always)]
+    fn deal_soon(self, window: Self::Bytes, counts: Self::Bytes) -> Self::Bytes {
+        self.deal(window, counts)
+    }
     /// Undo [`Lanes::deal`] for each half of a word: the low `counts` bits of four bytes, next to each other from
     /// the lowest bit of the half on. Bits above `counts` are zero.
     fn gather_halves(self, bits: Self::Bytes, counts: Self::Bytes) -> Self::Bytes;
     /// For each word, the payload's bits from bit `positions` on: `chunk::WINDOW` at least, zeros
     /// beyond its end.
     fn windows(self, payload: Payload<'_>, positions: Self::Bytes) -> Self::Bytes;
+}
+
+/// The same word for each group.
+pub(crate) const fn each_word(word: [u8; 8]) -> [u8; 64] {
+    let (mut bytes, mut at) = ([0; 64], 0);
+    while at < 64 {
+        bytes[at] = word[at % 8];
+        at += 1;
+    }
+    bytes
 }

@@ -205,9 +205,15 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
+    fn shift_right_words(self, words: Four, counts: Four) -> Four {
+        each(words, counts, |words, counts| {
+            neon!(shift_words(words, vnegq_s64(vreinterpretq_s64_u8(counts))))
+        })
+    }
+
+    #[inline(always)]
     fn funnel<const MOST: u32>(self, low: Four, high: Four, count: Four) -> Four {
-        let low =
-            each(low, count, |low, count| neon!(shift_words(low, vnegq_s64(vreinterpretq_s64_u8(count)))));
+        let low = self.shift_right_words(low, count);
         let high = each(high, count, |high, count| {
             neon!(shift_words(high, vsubq_s64(vdupq_n_s64(64), vreinterpretq_s64_u8(count))))
         });

@@ -241,3 +241,21 @@ fn many_equal_chunks_are_the_reference() {
         }
     }
 }
+
+#[test]
+fn rows_that_take_about_a_word_of_bits_are_the_reference() {
+    let mut random = Random(11);
+    let mut table = Table::default();
+    // States read one bit or none, or six: what is rare in the table decides whether rows taken together fit into a word.
+    table.normalize(&[61, 1, 1, 1], 6).unwrap();
+    for one_in in [5, 6, 7, 8, 10, 14, 20, 30, 60] {
+        for chunks in 1..=5 {
+            let count = MAX_LANES * 500 * chunks;
+            let mut drawn = || if random.below(one_in) == 0 { 1 + random.below(3) as u8 } else { 0 };
+            let symbols = (0..count).map(|_| drawn()).collect();
+            let rows = Rows::natural(count, MAX_LANES);
+            let name = format!("one in {one_in}, {chunks} chunks");
+            Case::new(name, rows, 500, &table, symbols).check(&mut random);
+        }
+    }
+}
