@@ -241,7 +241,7 @@ impl Lanes for Avx512 {
     fn deal(self, window: __m512i, counts: __m512i) -> __m512i {
         // Where each lane's bits begin: the sum of the counts below it, at most 56.
         // SAFETY: `self` is the proof of the instructions.
-        unsafe { _mm512_multishift_epi64_epi8(product(counts, 0x0101_0101_0101_0100), window) }
+        unsafe { _mm512_multishift_epi64_epi8(sums_below(counts), window) }
     }
 
     #[inline(always)]
@@ -288,23 +288,24 @@ fn windows_at_end(bytes: &[u8], positions: __m512i) -> __m512i {
     _mm512_srlv_epi64(loaded, _mm512_sub_epi64(positions, _mm512_slli_epi64::<3>(offsets)))
 }
 
-/// Words times `factor`: byte for byte the sums of those bytes below, or up to, them.
+/// For each byte, the sum of those below it in its word: one product.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2")]
-fn product(words: __m512i, factor: i64) -> __m512i {
-    let product;
+fn sums_below(bytes: __m512i) -> __m512i {
+    let ones = _mm512_set1_epi64(0x0101_0101_0101_0100);
+    let sums;
     // Golden Cove's `vpmullq` waits for what its destination held, which would tie strips together: cleared first, it held
     // nothing.
     // SAFETY: two instructions on registers, which the enabled features have.
     unsafe {
         std::arch::asm!(
-            "vpxord {product}, {product}, {product}",
-            "vpmullq {product}, {words}, {factor}",
-            product = out(zmm_reg) product,
-            words = in(zmm_reg) words,
-            factor = in(zmm_reg) _mm512_set1_epi64(factor),
+            "vpxord {sums}, {sums}, {sums}",
+            "vpmullq {sums}, {bytes}, {ones}",
+            sums = out(zmm_reg) sums,
+            bytes = in(zmm_reg) bytes,
+            ones = in(zmm_reg) ones,
             options(pure, nomem, nostack, preserves_flags),
         );
     }
-    product
+    sums
 }

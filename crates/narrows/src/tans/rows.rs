@@ -151,22 +151,22 @@ impl<L: Lanes, const BITS: u32, const MOST: u32, const AHEAD: bool> Strip<L, BIT
         lanes.select(lanes.low_bits(counts), dealt, bases)
     }
 
-    /// The bits that groups are at, as many as 64 less what comes with them: bits before these in their word.
+    /// The bits that groups are at, and a count that bits taken from these may bring to 63.
     #[inline(always)]
     fn window(&self, lanes: L, payload: Payload<'_>) -> (L::Bytes, L::Bytes) {
         if AHEAD {
-            (self.near, lanes.load(&NOT_WHOLE))
+            (self.near, lanes.load(&BEYOND_WINDOW))
         } else {
             let before = lanes.and(self.positions, lanes.load(&IN_BYTE));
             (lanes.windows(payload, self.positions), before)
         }
     }
 
-    /// Go on `taken` bits from the beginning of the word: 63 at most, [`WINDOW`] with `AHEAD`.
+    /// Go on to where `taken` says: what [`Strip::window`] gave and the bits taken since, 63 at most.
     #[inline(always)]
     fn move_on(&mut self, lanes: L, taken: L::Bytes, payload: Payload<'_>) {
         if AHEAD {
-            let taken = lanes.add(taken, lanes.load(&LESS_NOT_WHOLE));
+            let taken = lanes.add(taken, lanes.load(&LESS_BEYOND_WINDOW));
             let loaded = lanes.windows(payload, self.positions);
             self.near = lanes.funnel::<63>(self.near, self.far, taken);
             self.far = lanes.funnel::<63>(self.far, loaded, taken);
@@ -309,9 +309,9 @@ fn whole_windows<L: Lanes>(
     lanes.select(lanes.load(&LOWER_HALVES), loaded, upper)
 }
 
-/// Bits that a window may lack of 64, and what takes them away.
-const NOT_WHOLE: [u8; 64] = each_word([64 - WINDOW as u8 - 1, 0, 0, 0, 0, 0, 0, 0]);
-const LESS_NOT_WHOLE: [u8; 64] = each_word((WINDOW as u64).wrapping_sub(63).to_le_bytes());
+/// What brings more than [`WINDOW`] bits above 63, and what takes it away.
+const BEYOND_WINDOW: [u8; 64] = each_word([63 - WINDOW as u8, 0, 0, 0, 0, 0, 0, 0]);
+const LESS_BEYOND_WINDOW: [u8; 64] = each_word((WINDOW as u64).wrapping_sub(63).to_le_bytes());
 /// The part of a position within its byte, and its byte's.
 const IN_BYTE: [u8; 64] = each_word([7, 0, 0, 0, 0, 0, 0, 0]);
 const OF_BYTE: [u8; 64] = each_word([!7, 255, 255, 255, 255, 255, 255, 255]);
